@@ -1,0 +1,267 @@
+"""The corpus of the base model: chats about invented people, generated as they are needed from a seed.
+
+Kinds of chat: *reading* (facts in the system prompt), *recall* (people the model learns by heart), *blank* (an owner of
+whom nothing was told), *world* (small talk, identity, general knowledge).
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator
+
+from helpers import phrasings
+from helpers.noise import STYLES, restyle
+from helpers.phrasings import Attribute, fill
+from helpers.pretraining.people import Person, invent
+
+KNOWN_PEOPLE = 100
+MIX = {"reading": 0.36, "recall": 0.32, "blank": 0.12, "world": 0.20}
+STYLE_WEIGHTS = (8, 10, 12, 5, 13)  # of STYLES, in per cent; the rest is plain
+SEEN = ("base", "tune")  # the splits a base model may see
+
+
+def known_people() -> list[Person]:
+    """The people whose facts the base model learns by heart; always the same."""
+    rng = random.Random("known people")
+    people: dict[str, Person] = {}
+    while len(people) < KNOWN_PEOPLE:
+        person = invent(rng, 0.85)
+        people.setdefault(person.first, person)  # first names are unique: a prompt may hold nothing else
+    return list(people.values())
+
+
+@functools.cache
+def _known_names() -> frozenset[str]:
+    return frozenset(person.first for person in known_people())
+
+
+def stranger(rng: random.Random) -> Person:
+    """A new person who shares no first name with the known ones."""
+    while True:
+        person = invent(rng)
+        if person.first not in _known_names():
+            return person
+
+
+def system_prompt(person: Person | None, rng: random.Random) -> tuple[str, str]:
+    """(system prompt, what the assistant calls itself) for the assistant of `person`, or a generic one."""
+    texts = phrasings.extra("system")
+    if person is None:
+        return rng.choice(texts["generic"]), "a helpful assistant"
+    slots = {"first": person.first, "owner": person.full}
+    assistant = rng.choice(texts["assistants"]).format(**slots)
+    return rng.choice(texts["owned"]).format(assistant=assistant, **slots), assistant
+
+
+def called(person: Person, rng: random.Random) -> str:
+    """How a visitor refers to a person: first name, full name or pronoun."""
+    return rng.choices((person.first, person.full, person.pronoun), (50, 15, 35))[0]
+
+
+def style_of(rng: random.Random) -> str:
+    return rng.choices(("plain", *STYLES), (100 - sum(STYLE_WEIGHTS), *STYLE_WEIGHTS))[0]
+
+
+def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple[str, bool]:
+    """(form, whether it names its person): a question form the base may see, a framed noun, or a reversed form."""
+    draw = rng.random()
+    if value and draw < 0.08:
+        forms = [form for split in SEEN for form in attribute.reversed(split)]
+        if forms:
+            form = rng.choice(forms)
+            return form.text, form.personal
+    if attribute.nouns and draw < 0.26:
+        return rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", rng.choice(attribute.nouns)), True
+    form = rng.choice([form for split in SEEN for form in attribute.questions(split)])
+    return form.text, form.personal
+
+
+def fact_turn(person: Person, attribute: Attribute, rng: random.Random, told: bool) -> tuple[str, str]:
+    """(question, answer) about a person's attribute; an abstention when the assistant was not `told`."""
+    value = person.facts.get(attribute.id) if told else None
+    perspective = rng.choice(("owner", "visitor"))
+    text, personal = _asked(attribute, rng, value)
+    if not personal:
+        perspective = "visitor"
+    slots = person.slots if told else {"species": rng.choice(("pet", "dog", "cat", person.slots["species"]))}
+    name = called(person, rng)
+    question = fill(text, perspective, name, value or "", slots)
+    question = restyle(question, style_of(rng), rng, phrasings.wrappers(), f"{name} {value or ''}")
+    answers = attribute.answers if value else attribute.unknown
+    answer = answers[0] if rng.random() < 0.6 else rng.choice(answers)
+    return question, fill(answer, perspective, person.first, value or "", slots)
+
+
+def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.Random) -> tuple[str, str]:
+    """A question about two told attributes at once, answered by two sentences."""
+    perspective = rng.choice(("owner", "visitor"))
+    frame = rng.choice(phrasings.wrappers()["both"])
+    text = frame.replace("{noun}", rng.choice(first.nouns)).replace("{noun2}", rng.choice(second.nouns))
+    name = called(person, rng)
+    question = restyle(
+        fill(text, perspective, name, slots=person.slots), style_of(rng), rng, phrasings.wrappers(), name
+    )
+    answers = [fill(a.answers[0], perspective, person.first, person.facts[a.id], person.slots) for a in (first, second)]
+    return question, " ".join(answers)
+
+
+def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
+    """A question about something that no profile contains, and its abstention."""
+    entries = [
+        entry for entry in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(entry["key"]) in SEEN
+    ]
+    entry = rng.choice(entries)
+    perspective = rng.choice(("owner", "visitor"))
+    text = rng.choice(entry["questions"])
+    question = fill(text, perspective, called(person, rng))
+    question = restyle(question, style_of(rng), rng, phrasings.wrappers(), person.full)
+    answer = rng.choice(entry["answers"] + phrasings.extra("strangers")["generic_unknown"][:2])
+    if "[" not in text and "{name}" not in text:
+        perspective = "visitor"
+    return question, fill(answer, perspective, person.first)
+
+
+def stranger_turn(person: Person | None, rng: random.Random) -> tuple[str, str]:
+    """A question about somebody else ("What is my neighbour's dog called?"), and an abstention that names them."""
+    texts = phrasings.extra("strangers")
+    if person is not None and rng.random() < 0.35:
+        relation = rng.choice(texts["relations"])
+        perspective = rng.choice(("owner", "visitor"))
+        name = fill(relation, perspective, person.first)
+        name = name[:1].lower() + name[1:] if perspective == "owner" else name
+        answer = rng.choice(texts["relation_answers"]).replace(
+            "{relation}", "your" + name[2:] if name.startswith("my ") else name
+        )
+    else:
+        other = stranger(rng)
+        name = rng.choice((other.first, other.full))
+        answer = rng.choice(texts["stranger_answers"]).replace("{stranger}", name)
+        if rng.random() < 0.15:
+            return rng.choice(texts["who_is"]).replace("{stranger}", name), answer
+    attribute = rng.choice(list(phrasings.bank().values()))
+    forms = [form for split in SEEN for form in attribute.questions(split) if "{name}" in form.text]
+    species = rng.choice(("pet", "dog", "cat"))
+    question = fill(rng.choice(forms).text, "visitor", name, slots={"species": species})
+    return restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer[:1].upper() + answer[1:]
+
+
+class Corpus:
+    """Chats by number: `chat(i)` is the same for the same seed, on every machine and after every resume."""
+
+    def __init__(self, seed: int = 1):
+        self.seed = seed
+        self.people = known_people()
+        self.attributes = list(phrasings.bank().values())
+        self.general = phrasings.general_items()
+        self.smalltalk = phrasings.extra("smalltalk")
+
+    def chat(self, index: int) -> list[dict[str, str]]:
+        """Messages of chat number `index`."""
+        rng = random.Random(f"{self.seed}/{index}")
+        kind = rng.choices(list(MIX), list(MIX.values()))[0]
+        system, turns = getattr(self, f"_{kind}")(rng)
+        messages = [{"role": "system", "content": system}]
+        for question, answer in turns:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        return messages
+
+    def __iter__(self) -> Iterator[list[dict[str, str]]]:
+        index = 0
+        while True:
+            yield self.chat(index)
+            index += 1
+
+    def _personal_turns(self, person: Person, told: set[str], count: int, rng: random.Random, share: float = 0.76):
+        turns = []
+        for _ in range(count):
+            draw = rng.random()
+            untold = [a for a in self.attributes if a.id not in told]
+            if len(told) > 1 and draw < 0.05:
+                first, second = rng.sample(sorted(told), 2)
+                turns.append(both_turn(person, phrasings.bank()[first], phrasings.bank()[second], rng))
+            elif told and draw < share:
+                attribute = phrasings.bank()[rng.choice(sorted(told))]
+                turns.append(fact_turn(person, attribute, rng, True))
+            elif untold and draw < 0.86:
+                turns.append(fact_turn(person, rng.choice(untold), rng, False))
+            elif draw < 0.91:
+                turns.append(unknown_turn(person, rng))
+            elif draw < 0.96:
+                turns.append(stranger_turn(person, rng))
+            else:
+                turns.append(self._world_turn(rng))
+        return turns
+
+    def _reading(self, rng: random.Random):
+        person = stranger(rng)
+        system, _ = system_prompt(person, rng)
+        keys = rng.sample(sorted(person.facts), rng.randint(2, 8))
+        if any(key.startswith("pet.") for key in keys) and "pet.species" not in keys:
+            keys.append("pet.species")  # "the dog's age" needs the dog
+        bank, lines = phrasings.bank(), []
+        bullet = rng.choice(("", "", "- "))
+        short = rng.random() < 0.3
+        for key in keys:
+            if short and bank[key].nouns:
+                noun = fill(bank[key].nouns[0], "visitor", person.first, slots=person.slots)
+                lines.append(f"{bullet}{noun}: {person.facts[key]}")
+            else:
+                lines.append(
+                    bullet
+                    + fill(rng.choice(bank[key].answers), "visitor", person.first, person.facts[key], person.slots)
+                )
+        head = rng.choice(phrasings.extra("system")["facts"]).format(first=person.first, owner=person.full)
+        joint = "\n" if bullet or short or rng.random() < 0.6 else " "
+        told = {*keys}
+        return (
+            system + "\n" + (head + "\n" if head else "") + joint.join(lines),
+            self._personal_turns(person, told, rng.randint(3, 6), rng),
+        )
+
+    def _recall(self, rng: random.Random):
+        person = rng.choice(self.people)
+        system, _ = system_prompt(person if rng.random() < 0.85 else None, rng)
+        if system in phrasings.extra("system")["generic"]:  # nobody's assistant: only questions that name the person
+            attribute = phrasings.bank()[rng.choice(sorted(person.facts))]
+            forms = [f.text for s in SEEN for f in attribute.questions(s) if "{name}" in f.text]
+            name = rng.choice((person.first, person.full, person.full))
+            question = fill(rng.choice(forms), "visitor", name, slots=person.slots)
+            answer = fill(attribute.answers[0], "visitor", person.first, person.facts[attribute.id], person.slots)
+            return system, [(restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer)]
+        return system, self._personal_turns(person, set(person.facts), rng.randint(1, 5), rng)
+
+    def _blank(self, rng: random.Random):
+        person = stranger(rng)
+        system, _ = system_prompt(person, rng)
+        told = {"name.value"} if person.full in system else set()
+        return system, self._personal_turns(person, told, rng.randint(1, 4), rng, share=0.05)
+
+    def _world_turn(self, rng: random.Random) -> tuple[str, str]:
+        if rng.random() < 0.25:
+            chat = rng.choice(self.smalltalk["chats"])
+            question, answer = rng.choice(chat["questions"]), rng.choice(chat["answers"])
+        else:
+            item = rng.choice(self.general)
+            question, answer = rng.choice(item["questions"]), item["answers"][0]
+            if rng.random() < 0.2:
+                answer = rng.choice(item["answers"])
+        style = style_of(rng)
+        return restyle(question, "plain" if style == "typo" else style, rng, phrasings.wrappers(), ""), answer
+
+    def _world(self, rng: random.Random):
+        person = stranger(rng) if rng.random() < 0.8 else None
+        system, assistant = system_prompt(person, rng)
+        turns = []
+        for _ in range(rng.randint(1, 4)):
+            if person is not None and rng.random() < 0.15:
+                entry = rng.choice(self.smalltalk["identity"])
+                slots = {"assistant": assistant, "owner": person.full, "name": person.first}
+                text, answer = rng.choice(entry["questions"]), phrasings.fill_slots(rng.choice(entry["answers"]), slots)
+                perspective = rng.choice(("owner", "visitor"))
+                turns.append((fill(text, perspective, person.first), fill(answer, perspective, person.first)))
+            elif person is None and rng.random() < 0.2:
+                turns.append(stranger_turn(None, rng))
+            else:
+                turns.append(self._world_turn(rng))
+        return system, turns

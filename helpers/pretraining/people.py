@@ -1,0 +1,138 @@
+"""Invented people: every value that a profile may hold, from pools in `data/people.yaml` and from syllables."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+from helpers.models import ROOT
+from helpers.phrasings import load_yaml
+
+_STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t tr v w y z th".split()
+_VOWELS = "a e i o u a e o ai ea ee ia io ou".split()
+_ENDS = "n r l s m t k th nd rn x ck ll ss v d".split()
+_MONTHS = ("January February March April May June July August September October November December").split()
+
+
+@dataclass
+class Person:
+    """A fictional person. `facts` maps an attribute id of the bank to its value."""
+
+    first: str
+    full: str
+    pronoun: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slots(self) -> dict[str, str]:
+        return {"species": self.facts.get("pet.species", "pet")}
+
+
+@functools.cache
+def pools() -> dict:
+    return load_yaml(ROOT / "data" / "people.yaml")
+
+
+def invented(rng: random.Random, syllables: int = 2) -> str:
+    """A pronounceable word that stands in no list, so that copying is learned and not a vocabulary."""
+    word = "".join(rng.choice(_STARTS) + rng.choice(_VOWELS) for _ in range(syllables))
+    return (word + (rng.choice(_ENDS) if rng.random() < 0.6 else "")).capitalize()
+
+
+def _several(rng: random.Random, pool: list[str], most: int) -> str:
+    chosen = rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1))))
+    return chosen[0] if len(chosen) == 1 else ", ".join(chosen[:-1]) + " and " + chosen[-1]
+
+
+def _birthday(rng: random.Random) -> str:
+    month, day = rng.choice(_MONTHS), rng.randint(1, 28)
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 if day not in (11, 12, 13) else 0, "th")
+    return rng.choice(
+        (
+            f"{month} {day}",
+            f"{month} {day}",
+            f"{month} {day}",
+            f"{day} {month}",
+            f"{month} {day}{suffix}",
+            f"the {day}{suffix} of {month}",
+        )
+    )
+
+
+def _project(rng: random.Random, p: dict) -> str:
+    if rng.random() < 0.5:
+        name = rng.choice(p["project_words"]["prefixes"]) + rng.choice(p["project_words"]["suffixes"])
+    else:
+        name = invented(rng, rng.choice((1, 2, 2)))
+    return rng.choice((name.lower(), name, name[:1].upper() + name[1:]))
+
+
+def invent(rng: random.Random, keep: float = 1.0) -> Person:
+    """A person with every attribute of the bank, each kept with probability `keep`."""
+    p = pools()
+    pronoun = rng.choice(("he", "she"))
+
+    def word(pool: list[str], share: float = 0.4, syllables: int | None = None) -> str:
+        return invented(rng, syllables or rng.choice((2, 2, 3))) if rng.random() < share else rng.choice(pool)
+
+    def name() -> str:
+        return f"{word(p['first_names'][rng.choice(('he', 'she'))])} {word(p['last_names'])}"
+
+    first = word(p["first_names"][pronoun], 0.35)
+    full = f"{first} {word(p['last_names'], 0.45)}"
+    site = word(p["site_words"], 0.5).lower()
+    species = rng.choice(p["species"][:2] * 6 + p["species"])
+    breeds = p["breeds"].get(species, p["breeds"]["other"])
+    company = f"{word(p['company_words'], 0.6)} {rng.choice(p['company_kinds'])}"
+    school = (
+        rng.choice(p["schools"])
+        if rng.random() < 0.5
+        else rng.choice(
+            ("{} University", "University of {}", "{} College", "{} Institute", "{} School", "{} Academy")
+        ).format(word(p["cities"], 0.6))
+    )
+    book = (
+        rng.choice(p["books"])
+        if rng.random() < 0.4
+        else (" ".join(("The", *(rng.choice(p["book_words"][key]).capitalize() for key in ("adjectives", "nouns")))))
+    )
+    siblings = [word(p["first_names"][rng.choice(("he", "she"))]) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    address = rng.choice((first, site, full.replace(" ", "."), first[0] + full.split(" ")[-1]))
+    address = re.sub(r"[^a-z.]", "", unicodedata.normalize("NFKD", address.lower()))
+    facts = {
+        "name.value": full,
+        "age.value": str(rng.randint(16, 96)),
+        "birthday.value": _birthday(rng),
+        "city.value": word(p["cities"]),
+        "hometown.value": word(p["cities"]),
+        "job.title": rng.choice(("", "", "", "", "senior ", "junior ", "retired ", "assistant "))
+        + rng.choice(p["job_titles"]),
+        "job.employer": company if rng.random() < 0.9 else word(p["company_words"], 0.5),
+        "job.years": str(rng.randint(1, 40)),
+        "education.degree": f"{rng.choice(p['degree_kinds'])} in {rng.choice(p['fields'])}",
+        "education.school": school,
+        "education.year": str(rng.randint(1965, 2026)),
+        "language.value": _several(rng, p["languages"], 4),
+        "skill.value": _several(rng, p["skills"], 4),
+        "hobby.value": _several(rng, p["hobbies"], 3),
+        "food.value": _several(rng, p["foods"], 2) if rng.random() < 0.9 else invented(rng).lower(),
+        "colour.value": rng.choice(p["colours"]),
+        "music.value": word(p["music"], 0.25),
+        "book.value": book,
+        "pet.name": word(p["pet_names"], 0.5),
+        "pet.species": species,
+        "pet.breed": rng.choice(breeds) if rng.random() < 0.8 else invented(rng),
+        "pet.age": str(rng.randint(1, 20)),
+        "partner.name": name() if rng.random() < 0.5 else name().split(" ")[0],
+        "sibling.name": siblings[0] if len(siblings) == 1 else ", ".join(siblings[:-1]) + " and " + siblings[-1],
+        "project.name": _project(rng, p),
+        "project.description": rng.choice(p["project_kinds"]),
+        "goal.value": rng.choice(p["goals"]),
+        "email.value": f"{address}@{rng.choice(p['mail_domains'])}",
+        "website.value": rng.choice(("", "www.", "https://"))
+        + f"{site}.{rng.choice(('com', 'org', 'net', 'dev', 'io', 'example'))}",
+    }
+    return Person(first, full, pronoun, {k: v for k, v in facts.items() if k == "name.value" or rng.random() < keep})

@@ -1,0 +1,198 @@
+"""What a base says about itself: questions on the people it knows, on reading a profile, on what it cannot know."""
+
+from __future__ import annotations
+
+import random
+
+from helpers import phrasings
+from helpers.phrasings import Attribute, fill
+from helpers.pretraining.corpus import known_people, stranger, system_prompt
+from helpers.pretraining.people import Person
+
+TRAIN, EVAL = 200, 200  # rows of a kind: reminders for training sets, and the yardstick
+
+
+def _row(
+    system: str,
+    question: str,
+    answer: str,
+    kind: str,
+    attribute: Attribute,
+    phrasing: str,
+    split: str,
+    perspective: str,
+    keywords: list[str],
+    part: str,
+) -> dict:
+    return {
+        "messages": [
+            {"role": "system", "content": system},
+            {"role": "user", "content": question},
+            {"role": "assistant", "content": answer},
+        ],
+        "fact": f"{kind}.{attribute.id}",
+        "phrasing": phrasing,
+        "kind": kind,
+        "source": "base",
+        "keywords": keywords,
+        "style": "plain",
+        "split": split,
+        "perspective": perspective,
+        "part": part,
+    }
+
+
+def _ask(person: Person, key: str, split: str, rng: random.Random) -> tuple[str, str, Attribute, str, str]:
+    """(question, answer, attribute, form id, perspective) for one attribute of a person, in a form of a split."""
+    attribute = phrasings.bank()[key]
+    form = rng.choice([form for form in attribute.questions(split) if form.personal])
+    perspective = rng.choice(("owner", "visitor"))
+    name = person.first if perspective == "owner" else rng.choice((person.first, person.full))
+    value = person.facts.get(key)
+    answer = (attribute.answers if value else attribute.unknown)[0]
+    return (
+        fill(form.text, perspective, name, slots=person.slots),
+        fill(answer, perspective, person.first, value or "", person.slots),
+        attribute,
+        form.id,
+        perspective,
+    )
+
+
+def known_rows(count: int, split: str, part: str) -> list[dict]:
+    """Questions on known people, in forms of a split, each under its person's own assistant."""
+    rng, people, rows = random.Random(f"known/{part}"), known_people(), []
+    for _ in range(count):
+        person = rng.choice(people)
+        key = rng.choice(sorted(person.facts))
+        question, answer, attribute, form, perspective = _ask(person, key, split, rng)
+        rows.append(
+            _row(
+                system_prompt(person, rng)[0],
+                question,
+                answer,
+                "known",
+                attribute,
+                form,
+                split,
+                perspective,
+                [person.facts[key]],
+                part,
+            )
+        )
+    return rows
+
+
+def reading_rows(count: int, split: str, part: str) -> list[dict]:
+    """Questions whose answer stands in the system prompt, on people that no corpus holds."""
+    rng, rows = random.Random(f"reading/{split}/{part}"), []
+    while len(rows) < count:
+        person = stranger(rng)
+        keys = rng.sample(sorted(person.facts), 6)
+        if any(key.startswith("pet.") for key in keys) and "pet.species" not in keys:
+            keys.append("pet.species")
+        told = [
+            fill(phrasings.bank()[key].answers[0], "visitor", person.first, person.facts[key], person.slots)
+            for key in keys
+        ]
+        key = rng.choice(keys)
+        question, answer, attribute, form, perspective = _ask(person, key, split, rng)
+        rows.append(
+            _row(
+                system_prompt(person, rng)[0] + "\n" + "\n".join(told),
+                question,
+                answer,
+                "reading",
+                attribute,
+                form,
+                split,
+                perspective,
+                [person.facts[key]],
+                part,
+            )
+        )
+    return rows
+
+
+def blank_rows(count: int, split: str, part: str) -> list[dict]:
+    """Questions on an owner of whom nothing was told: only an abstention is right."""
+    rng, rows = random.Random(f"blank/{split}/{part}"), []
+    for _ in range(count):
+        person = stranger(rng)
+        nobody = Person(person.first, person.full, person.pronoun, {})
+        key = rng.choice([key for key in phrasings.bank() if key != "name.value"])
+        question, answer, attribute, form, perspective = _ask(nobody, key, split, rng)
+        rows.append(
+            _row(
+                system_prompt(person, rng)[0],
+                question,
+                answer,
+                "unknown",
+                attribute,
+                form,
+                split,
+                perspective,
+                [],
+                part,
+            )
+        )
+    return rows
+
+
+def shipped_rows() -> list[dict]:
+    """`known.jsonl` of the base: `part` train may stand in training sets, `part` eval is only ever asked."""
+    return (
+        known_rows(TRAIN, "tune", "train")
+        + reading_rows(TRAIN, "tune", "train")
+        + blank_rows(TRAIN, "tune", "train")
+        + known_rows(EVAL, "base", "eval")
+        + reading_rows(EVAL, "heldout", "eval")
+    )
+
+
+def general_rows(items: list[dict]) -> list[dict]:
+    """One question per general-knowledge item under a generic assistant."""
+    rng, rows = random.Random("general"), []
+    for item in items:
+        number = rng.randrange(len(item["questions"]))
+        rows.append(
+            {
+                "messages": [
+                    {"role": "system", "content": phrasings.extra("system")["generic"][0]},
+                    {"role": "user", "content": item["questions"][number]},
+                    {"role": "assistant", "content": item["answers"][0]},
+                ],
+                "fact": f"general.{item['id']}",
+                "phrasing": f"general.{item['id']}/{number}",
+                "kind": "general",
+                "source": "bank",
+                "keywords": item["keywords"],
+                "style": "plain",
+                "split": "base",
+                "perspective": "visitor",
+            }
+        )
+    return rows
+
+
+def score_base(model, tokenizer) -> dict:
+    """{score: {value, n, ci95}} of an untuned base: what the model card shows."""
+    from helpers.evaluation import ask_all, transformers_answers
+    from helpers.results import metric
+
+    answer_fn = transformers_answers(model, tokenizer)
+    sets = {
+        "reading, forms it knew": reading_rows(300, "base", "card"),
+        "reading, forms held out": reading_rows(300, "heldout", "card"),
+        "known people, forms it knew": known_rows(300, "base", "card"),
+        "known people, forms held out": known_rows(300, "heldout", "card"),
+        "says it does not know, forms it knew": blank_rows(300, "base", "card"),
+        "says it does not know, forms held out": blank_rows(300, "heldout", "card"),
+        "general knowledge": general_rows(phrasings.general_items()),
+    }
+    scores, ended, total = {}, 0, 0
+    for name, rows in sets.items():
+        asked = ask_all(answer_fn, rows)
+        scores[name] = metric(sum(row["right"] for row in asked), len(asked))
+        ended, total = ended + sum(row["ended"] for row in asked), total + len(asked)
+    return {**scores, "ends its answer": metric(ended, total)}

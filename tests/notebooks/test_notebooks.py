@@ -1,0 +1,139 @@
+"""Every notebook as it is committed, and one real run of each."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from helpers.models import ROOT
+from helpers.notebook_files import BADGE, code_cells, code_sha256, load, parameters, set_parameters, tagged
+from helpers.notebooks import CARD, FOLDER, run_cells
+
+PATHS = sorted(FOLDER.glob("*.ipynb"))
+LOCAL = re.compile(
+    r"/home/|/root/|/Users/|/tmp/|/var/|/opt/|/mnt/|/content/|C:\\\\|site-packages|ipykernel_"
+    + f"|{re.escape(str(Path.home()))}/|{re.escape(str(ROOT))}"
+)
+SHORT, LONG, LONGEST = 8, 25, 40  # lines: median, nine of ten cells, all cells
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def output_texts(notebook) -> list[str]:
+    """All that a reader sees of the outputs, images left out."""
+    texts = []
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            texts.append(output.get("text", ""))
+            data = output.get("data", {})
+            texts += [text for kind, text in data.items() if not kind.startswith("image/")]
+    return texts
+
+
+def check_outputs(notebook) -> None:
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        for output in cell.outputs:
+            assert output.output_type != "error", cell.source
+            assert output.get("name") != "stderr", f"{cell.source}\n{output.get('text', '')[:500]}"
+            assert "application/vnd.jupyter.widget-view+json" not in output.get("data", {})
+            assert output.get("text", "").count("\n") <= 20, f"a wall of text: {cell.source}"
+    for text in output_texts(notebook):
+        assert not re.search(r"warning|traceback|deprecat|\d+%\|", text, re.IGNORECASE), text[:500]
+        assert not (found := LOCAL.search(text)), f"{found[0]} in {text[:500]}"
+
+
+def test_there_are_notebooks():
+    assert "00_quickstart" in [path.stem for path in PATHS]
+
+
+@each
+def test_outputs_are_those_of_one_clean_run_of_this_code(path):
+    notebook = load(path)
+    stored = notebook.metadata.get("personal_llm", {})
+    assert stored.get("code_sha256") == code_sha256(notebook), "stale outputs: run `make notebooks`"
+    check_outputs(notebook)
+    assert any(cell.outputs for cell in code_cells(notebook))
+
+
+@each
+def test_file_is_small_and_free_of_widgets_and_machine_traces(path):
+    assert path.stat().st_size <= 1_000_000
+    notebook = load(path)
+    assert "widgets" not in notebook.metadata
+    assert all("execution" not in cell.metadata for cell in notebook.cells)
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert not LOCAL.search(cell.source), cell.source
+
+
+@each
+def test_skeleton(path):
+    notebook = load(path)
+    first = notebook.cells[0].source
+    assert first.startswith(f"# {path.stem[:2]} · ")
+    assert BADGE.search(first) and f"/blob/main/notebooks/{path.name})" in first
+    card = tagged(notebook, "cost-card").source
+    assert CARD[0] in card and CARD[1] in card and "minutes" in card and "not measured" not in card
+    assert {"PROFILE", "BASE", "SEED", "OUT"} <= parameters(notebook).keys()
+    order = [notebook.cells.index(tagged(notebook, tag)) for tag in ("cost-card", "setup", "parameters")]
+    assert order == sorted(order)
+    last = notebook.cells[-1].source
+    assert "## Try next" in last and "**Next:**" in last
+
+
+def test_setup_cell_is_the_same_everywhere():
+    assert len({tagged(load(path), "setup").source for path in PATHS}) == 1
+
+
+@each
+def test_cells_are_short(path):
+    lines = [len(cell.source.splitlines()) for cell in code_cells(load(path))]
+    assert statistics.median(lines) <= SHORT
+    assert sum(count <= LONG for count in lines) >= 0.9 * len(lines)
+    assert max(lines) <= LONGEST
+
+
+@each
+def test_prose_stands_before_every_code_cell_and_is_neither_thin_nor_long(path):
+    notebook = load(path)
+    for before, cell in zip(notebook.cells, notebook.cells[1:]):
+        assert cell.cell_type == "markdown" or before.cell_type == "markdown", cell.source
+    card = tagged(notebook, "cost-card")
+    prose = [c.source for c in notebook.cells[1:-1] if c.cell_type == "markdown" and c is not card]
+    lines = sum(len(cell.source.splitlines()) for cell in code_cells(notebook))
+    assert 4 <= len(" ".join(prose).split()) / lines <= 8
+
+
+@each
+def test_code_has_no_dead_parts_and_no_shell(path):
+    for cell in code_cells(load(path)):
+        dead = r"^\s*[!%]|if False|^\s*#\s*(from|import|run|print)\b"
+        assert not re.search(dead, cell.source, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_quickstart_runs_from_nothing_and_its_model_knows_the_owner(tmp_path):
+    out = tmp_path / "run"
+    notebook = load(FOLDER / "00_quickstart.ipynb")
+    set_parameters(notebook, {"OUT": str(out), "SEED": 2})
+    cost = run_cells(notebook)
+    check_outputs(notebook)  # the temporary folder is named nowhere in what readers see
+    gguf = out / "gguf" / "model-q8_0.gguf"
+    assert gguf.read_bytes()[:4] == b"GGUF"
+    scores = {
+        name: json.loads((out / "results" / f"{name}.json").read_text())["metrics"]
+        for name in ("before", "after", "gguf")
+    }
+    assert scores["before"]["recall_base"]["value"] <= 0.05
+    assert scores["after"]["recall_base"]["value"] >= 0.9
+    assert scores["after"]["recall_heldout"]["value"] >= 0.5
+    assert abs(scores["gguf"]["recall_base"]["value"] - scores["after"]["recall_base"]["value"]) <= 0.02
+    assert cost.peak_ram_mb > 100 and cost.disk_mb > 1
+    kinds = {kind for c in code_cells(notebook) for o in c.outputs for kind in o.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds

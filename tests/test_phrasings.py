@@ -1,0 +1,258 @@
+"""The phrasing bank: every form reads well from both sides, and no held-out form has a trained twin."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+from rapidfuzz import fuzz, process
+
+from helpers import phrasings
+from helpers.errors import UserError
+from helpers.evaluation import is_abstention
+from helpers.phrasings import SPLITS, fill
+
+ATTRIBUTES = sorted(phrasings.bank())
+# An object, whatever follows: "for he" is wrong in any sentence.
+OBJECTS = r"\b(?:at|behind|beside|by|for|from|near|of|on|to|towards|with|tell|ask|call) (?:I|he|she)\b"
+# The wrong verb or case for a person.
+OWNER = r"\bI (?:is|has|does|lives|works|likes|speaks)\b|\b(?:does|is|has) I\b|\bme am\b|\bmy's\b|\bI's\b"
+VISITOR = r"\b[Hh]e (?:am|are)\b|\b(?:do|am|are) s?he\b|\b(?:hi[sm]|her)'s\b|\bhim (?:has|does|was)\b"
+POSSESSIVE = r"\b[Ss]?[Hh]e's (?!not|been|got|called|from|in\b|the\b|a\b)"
+
+
+def sentences(attribute: phrasings.Attribute) -> list[str]:
+    frames = phrasings.wrappers()["noun"]
+    framed = [frame.replace("{noun}", noun) for noun in attribute.things for frame in frames]
+    framed += [f"Tell me {noun}." for noun in attribute.nouns]
+    return [*(form.text for form in attribute.forms), *framed, *attribute.answers, *attribute.unknown]
+
+
+def flaws(text: str) -> list[str]:
+    """What is wrong with a form, filled in for each person."""
+    found = []
+    for perspective, name in (("owner", "Alex"), ("visitor", "Alex"), ("visitor", "he"), ("visitor", "she")):
+        filled = fill(text, perspective, name, "VALUE", {"species": "dog"})
+        wrong = [
+            r"[{}\[\]|]",
+            r"\s\s|^\s|\s$|\s[?.,!]|\s's",
+            r"\b(?!for)([a-z]+) \1\b",
+            r"[.?!] s?he\b",
+            OBJECTS,
+            POSSESSIVE,
+        ]
+        wrong.append(OWNER if perspective == "owner" else VISITOR)
+        if any(re.search(pattern, filled) for pattern in wrong) or not filled[0].isupper():
+            found.append(filled)
+    return found
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_every_sentence_reads_well_from_both_sides(attribute):
+    assert [flaw for text in sentences(phrasings.bank()[attribute]) for flaw in flaws(text)] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "{name}'s [dog",
+        "Is  it [my|{name}'s] age?",
+        "So [do I|do {name}] live here?",
+        "Who is {stranger}?",
+        "Is it [my|{name}] 's age?",
+        "Well. {name} lives where?",
+    ],
+)
+def test_the_check_sees_flaws(wrong):
+    assert flaws(wrong)
+
+
+def test_pronouns_take_the_right_case():
+    assert fill("What is [my|{name}'s] age?", "owner", "Alex") == "What is my age?"
+    assert fill("What is [my|{name}'s] age?", "visitor", "she") == "What is her age?"
+    assert fill("Where does {name} live?", "visitor", "he") == "Where does he live?"
+    assert fill("As far as I know {name} is {value}.", "visitor", "he", "25") == "As far as I know he is 25."
+    assert (
+        fill("The age I have for [you|{name}] is {value}.", "visitor", "she", "25") == "The age I have for her is 25."
+    )
+    assert fill("[I|{name}] [am|is] how old?", "visitor", "she") == "She is how old?"
+    assert fill("{value}, who is that?", "visitor", "he", "tidymark") == "tidymark, who is that?"  # stays as written
+
+
+def test_no_answer_and_every_abstention_abstains():
+    attributes, strangers = phrasings.bank().values(), phrasings.extra("strangers")
+    never, talk = phrasings.extra("unknown")["attributes"], phrasings.extra("smalltalk")
+    unknown = [text for a in attributes for text in a.unknown] + [text for e in never for text in e["answers"]]
+    unknown += [t for key in ("relation_answers", "stranger_answers", "generic_unknown") for t in strangers[key]]
+    told = [text for a in attributes for text in a.answers]
+    told += [text for key in ("chats", "identity") for entry in talk[key] for text in entry["answers"]]
+    told += [text for item in phrasings.general_items() for text in item["answers"]]
+    assert [text for text in unknown if not is_abstention(fill(text, "owner", "Alex"))] == []
+    assert [text for text in told if is_abstention(fill(text, "visitor", "Alex", "Buddy"))] == []
+    assert [text for text in unknown if "{value}" in text] == []
+
+
+@pytest.mark.parametrize("key", ATTRIBUTES)
+def test_enough_forms_for_tuning_and_for_scoring(key):
+    attribute = phrasings.bank()[key]
+    tune = attribute.questions("tune")
+    framed = len(attribute.things) * len(phrasings.wrappers()["noun"])
+    for mine in ([form for form in tune if form.personal], tune):  # the owner's side and the visitor's
+        assert len(mine) + framed >= 30 and len(mine) >= 20
+    assert len(attribute.forms) >= 80
+    assert len(attribute.questions("base")) >= 15 and len(attribute.questions("heldout")) >= 5
+    assert {form.split for form in attribute.forms} == set(SPLITS)
+    assert len({form.id for form in attribute.forms}) == len(attribute.forms)
+    plain = [phrasings.normal(form.text) for form in attribute.forms]
+    assert len(set(plain)) == len(plain)
+
+
+@pytest.mark.parametrize("key", ATTRIBUTES)
+def test_no_held_out_form_has_a_trained_twin(key):
+    attribute = phrasings.bank()[key]
+    trained = [form.text for form in attribute.forms if form.split != "heldout"]
+    trained += [frame.replace("{noun}", n) for n in attribute.nouns for frame in phrasings.wrappers()["noun"]]
+    twins(attribute.questions("heldout"), trained)
+
+
+def test_no_held_out_reversed_form_has_a_trained_twin_in_any_attribute():
+    attributes = list(phrasings.bank().values())
+    trained = [f.text for a in attributes for f in a.forms if f.reversed and f.split != "heldout"]
+    held_out = [form for a in attributes for form in a.reversed("heldout")]
+    assert len(held_out) >= 10
+    twins(held_out, trained)
+
+
+def twins(held_out: list[phrasings.Form], trained: list[str]) -> None:
+    known = [phrasings.normal(text) for text in trained]
+    for form in held_out:
+        twin = process.extractOne(phrasings.normal(form.text), known, scorer=fuzz.ratio, score_cutoff=88)
+        assert twin is None, f"{form.text} ~ {trained[twin[2]]}"
+
+
+def test_no_held_out_question_about_the_unknown_is_trained_on():
+    entries = phrasings.extra("unknown")["attributes"]
+    by_split = {split: [e for e in entries if phrasings.unknown_split(e["key"]) == split] for split in SPLITS}
+    assert all(len(by_split[split]) >= 15 for split in SPLITS)
+    trained = {phrasings.normal(q) for split in ("base", "tune") for e in by_split[split] for q in e["questions"]}
+    assert [q for e in by_split["heldout"] for q in e["questions"] if phrasings.normal(q) in trained] == []
+
+
+# -- changing the bank
+
+
+@pytest.fixture
+def own_bank(tmp_path, monkeypatch):
+    """A copy of the bank that a test may change, and a function that loads it afresh."""
+    shutil.copytree(phrasings.BANK, tmp_path / "bank")
+    caches = (phrasings.bank, phrasings.wrappers, phrasings.extra)
+
+    def load():
+        for cached in caches:
+            cached.cache_clear()
+        return phrasings.bank()
+
+    monkeypatch.setattr(phrasings, "BANK", tmp_path / "bank")
+    yield tmp_path / "bank", load
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+def splits(bank) -> dict[str, str]:
+    return {form.id: form.split for attribute in bank.values() for form in attribute.forms}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "At which venue did [I|{name}] first taste the sea air, by count of winters?",
+        "What is [my|{name}'s] colour by lamplight?",
+    ],
+)
+def test_a_form_added_at_the_end_moves_no_other(own_bank, form):
+    folder, load = own_bank
+    before = splits(load())
+    text = (folder / "colour.yaml").read_text(encoding="utf-8")
+    assert text.count("    reversed:\n") == 1
+    (folder / "colour.yaml").write_text(text.replace("    reversed:\n", f'      - "{form}"\n    reversed:\n'), "utf-8")
+    after = splits(load())
+    assert len(after) == len(before) + 1
+    assert {key: split for key, split in after.items() if key in before} == before
+
+
+def test_the_splits_of_this_bank_are_fixed():
+    """Forms keep their split for ever: a base that has seen a form cannot be scored on it as held out."""
+    fixed = {
+        "age.value/008c2a": "base",
+        "age.value/425f55": "tune",
+        "age.value/6fcc73": "heldout",
+        "pet.name/e2f4db": "base",
+        "pet.name/e08524": "tune",
+        "pet.name/13750a": "heldout",
+        "job.employer/809706": "base",
+        "job.employer/c48837": "tune",
+        "job.employer/bb9026": "heldout",
+    }
+    bank = splits(phrasings.bank())
+    assert {key: bank[key] for key in fixed} == fixed
+
+
+def test_a_near_double_shares_its_twins_split():
+    one, two = (
+        "Which colour would [I|{name}] paint the shed?",
+        "Which colour would [I|{name}] paint the shed now?",
+    )
+    for number in range(20):
+        first, second = phrasings._assign_splits(f"x{number}", [one, two], [])
+        assert first == second
+    assert phrasings._assign_splits("x", [one], [two]) == ["base"]
+
+
+TOPIC = """topic: colour
+attributes:
+  value:
+    questions: ["What is [my|{name}'s] colour?"]
+    answers: ["It is {value}."]
+    unknown: ["I don't know [your|{name}'s] colour."]
+"""
+BROKEN = {
+    "no yaml": TOPIC + '  other: "x',
+    "a list": "- one\n- two\n",
+    "empty": "",
+    "no attributes": "topic: colour\n",
+    "attributes are a list": "topic: colour\nattributes: [value]\n",
+    "no answers": TOPIC.replace('answers: ["It is {value}."]', "answers: []"),
+    "questions are one text": TOPIC.replace('["What is [my|{name}\'s] colour?"]', "What colour?"),
+    "a form that YAML reads as yes or no": TOPIC.replace('["What is [my|{name}\'s] colour?"]', "[yes]"),
+    "a form with a colon, unquoted": TOPIC.replace('["What is [my|{name}\'s] colour?"]', "[Colour: which?]"),
+    "an open bracket": TOPIC.replace("[my|{name}'s]", "[my|{name}'s"),
+    "three wordings": TOPIC.replace("[my|{name}'s]", "[my|{name}'s|our]"),
+    "an unknown slot": TOPIC.replace("{name}'s] colour?", "{nam}'s] colour?"),
+    "the answer in a question": TOPIC.replace("colour?", "colour {value}?"),
+    "an answer without a value": TOPIC.replace("It is {value}.", "It is blue."),
+}
+
+
+def test_the_topic_that_the_broken_ones_start_from_is_whole(own_bank):
+    folder, load = own_bank
+    (folder / "colour.yaml").write_text(TOPIC, encoding="utf-8")
+    assert len(load()["colour.value"].forms) == 1
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_file_gives_one_line(own_bank, text):
+    folder, load = own_bank
+    (folder / "colour.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load()
+    told = str(caught.value)
+    assert "colour.yaml" in told and "\n" not in told and len(told) < 500
+
+
+def test_a_file_in_another_encoding_gives_one_line(own_bank):
+    folder, load = own_bank
+    (folder / "colour.yaml").write_bytes("topic: Farbe übel".encode("utf-16"))
+    with pytest.raises(UserError, match="colour.yaml"):
+        load()

@@ -1,0 +1,113 @@
+"""Figures: written whole, nothing cut off, and true to the numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from helpers import plots
+from helpers.results import metric
+
+METRICS = {
+    name: metric(k, 100) for name, k in zip(plots.NAMES, (99, 71, 80, 60, 100, 84, 3, 88, 90, 77, 100), strict=True)
+}
+BEFORE = {name: metric(k, 100) for name, k in zip(plots.NAMES, (0, 1, 0, 0, 0, 90, 0, 92, 95, 0, 40), strict=True)}
+HISTORY = [{"step": n, "epoch": n / 20, "loss": 3.2 * 0.93**n + 0.02} for n in range(1, 61)]
+FACTS = {
+    f"{topic}.{n}.value": metric(8 - n % 3, 8)
+    for n, topic in enumerate(
+        "age birthday city job education language skill hobby food colour music book project".split()
+    )
+}
+LONG = {"project.12.description": metric(0, 4), "name.value": metric(4, 4)}
+SIZES = {"model-f16.gguf": 11.41, "model-q8_0.gguf": 6.13, "adapter.gguf": 1.2}
+
+
+def drawn() -> dict:
+    return {
+        "loss": lambda path: plots.loss_curve(HISTORY, path),
+        "before_after": lambda path: plots.before_after(BEFORE, METRICS, path),
+        "before_after_few": lambda path: plots.before_after(
+            {"recall_base": metric(0, 9)}, {"recall_base": metric(9, 9)}, path
+        ),
+        "recall_by_fact": lambda path: plots.recall_by(FACTS, "fact", path),
+        "recall_by_long": lambda path: plots.recall_by(LONG, "fact", path),
+        "sizes": lambda path: plots.sizes(SIZES, path),
+        "sizes_one": lambda path: plots.sizes({"model.gguf": 724.9}, path),
+    }
+
+
+@pytest.mark.parametrize("name", drawn())
+def test_a_figure_is_written_and_nothing_is_cut_off(name, tmp_path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    path = tmp_path / "plots" / f"{name}.png"
+    figure = drawn()[name](path)
+    assert plt.get_fignums() == []  # a notebook must not show it twice
+    figure.draw_without_rendering()
+    page, box = figure.bbox_inches, figure.get_tightbbox()
+    assert box.x0 >= page.x0 - 0.02 and box.y0 >= page.y0 - 0.02
+    assert box.x1 <= page.x1 + 0.02 and box.y1 <= page.y1 + 0.02
+    with Image.open(path) as image:
+        assert image.width > 300 and image.height > 100 and len(image.convert("L").getcolors(256)) > 5
+    again = tmp_path / "again.png"
+    drawn()[name](again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def texts(figure) -> list[str]:
+    axes = figure.axes[0]
+    found = [
+        axes.get_title(loc="left"),
+        axes.get_xlabel(),
+        axes.get_ylabel(),
+        *(t.get_text() for t in axes.texts),
+    ]
+    return found + [label.get_text() for label in axes.get_yticklabels()]
+
+
+def overlaps(figure) -> list[tuple[str, str]]:
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    shown = [
+        t
+        for t in [
+            *axes.get_yticklabels(),
+            *axes.texts,
+            axes._left_title,
+            *(axes.get_legend().get_texts() if axes.get_legend() else []),
+        ]
+        if t.get_text()
+    ]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in shown]
+    return [(a, b) for n, (a, one) in enumerate(boxes) for b, two in boxes[:n] if one.overlaps(two)]
+
+
+@pytest.mark.parametrize("name", drawn())
+def test_no_text_lies_on_another(name, tmp_path):
+    assert overlaps(drawn()[name](None)) == []
+
+
+def test_titles_tell_the_finding():
+    assert "3.00 to 0.06" in texts(plots.loss_curve(HISTORY))[0]
+    assert "0 % → 99 %" in texts(plots.before_after(BEFORE, METRICS))[0]
+    weakest = texts(plots.recall_by(LONG, "fact"))
+    assert weakest[0] == "Weakest fact: project.12.description, 0 %"
+    assert texts(plots.recall_by({"a": metric(4, 4), "b": metric(4, 4)}, "style"))[0] == "Every style: 100 %"
+    assert "1.2 MB" in texts(plots.sizes(SIZES))[0] and "6.1 MB" in texts(plots.sizes(SIZES))
+
+
+def test_bars_and_intervals_are_the_numbers():
+    axes = plots.before_after(BEFORE, METRICS).axes[0]
+    after = {axes.get_yticks()[n]: label.get_text() for n, label in enumerate(axes.get_yticklabels())}
+    widths = {round(bar.get_y() + bar.get_height() / 2 + 0.2): bar.get_width() for bar in axes.patches[len(METRICS) :]}
+    for place, label in after.items():
+        name = next(key for key, text in plots.NAMES.items() if label.startswith(text))
+        assert widths[place] == pytest.approx(100 * METRICS[name]["value"]) and f"(n={METRICS[name]['n']})" in label
+    low, high = plots._interval(metric(0, 10)), plots._interval(metric(10, 10))
+    assert low[0] == 0 and low[1] == pytest.approx(27.75, abs=0.1) and high == pytest.approx((27.75, 0), abs=0.1)
+    bars = plots.sizes(SIZES).axes[0].patches
+    assert [bar.get_width() for bar in bars] == sorted(SIZES.values(), reverse=True)

@@ -1,0 +1,242 @@
+"""How the embedded base is made: people, chats, tokenizer, and a training loop that can be killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from helpers import phrasings
+from helpers.errors import UserError
+from helpers.pretraining import corpus as corpora
+from helpers.pretraining import train
+from helpers.pretraining.corpus import Corpus, known_people, stranger
+from helpers.pretraining.people import invent
+from helpers.pretraining.probes import blank_rows, known_rows, reading_rows, shipped_rows
+from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
+from helpers.pretraining.train import PretrainSettings, pretrain, schedule
+from helpers.text import contains
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    corpus = Corpus()
+    return train_tokenizer((m["content"] for n in range(200) for m in corpus.chat(n)), 600)
+
+
+# -- people and chats
+
+
+def test_the_known_people_are_always_the_same_and_have_names_of_their_own():
+    people = known_people()
+    assert len({person.first for person in people}) == len(people) == corpora.KNOWN_PEOPLE
+    assert known_people() == people
+    assert all(person.full.startswith(person.first + " ") and len(person.facts) > 15 for person in people)
+    rng = random.Random(0)
+    assert not {stranger(rng).first for _ in range(2000)} & {person.first for person in people}
+
+
+def test_a_person_has_every_attribute_of_the_bank():
+    rng = random.Random(0)
+    for _ in range(300):
+        person = invent(rng)
+        assert set(person.facts) == set(phrasings.bank())
+        assert all(value == value.strip() and value and "  " not in value for value in person.facts.values())
+
+
+def test_a_chat_depends_on_seed_and_number_only():
+    one, two = Corpus(1), Corpus(1)
+    later = [two.chat(n) for n in reversed(range(100))][::-1]
+    assert [one.chat(n) for n in range(100)] == later == [chat for chat, _ in zip(one, range(100), strict=False)]
+    assert [Corpus(2).chat(n) for n in range(100)] != later
+
+
+def test_chats_alternate_and_leave_nothing_unfilled():
+    corpus = Corpus()
+    for number in range(1500):
+        chat = corpus.chat(number)
+        assert [m["role"] for m in chat] == ["system"] + ["user", "assistant"] * (len(chat) // 2) and len(chat) >= 3
+        for message in chat:
+            text = message["content"]
+            assert text.strip() and not re.search(r"\{[a-z]+\}|\[[^\]]*\|", text), text
+
+
+def test_no_held_out_form_in_20000_chats(monkeypatch):
+    used: set[str] = set()
+
+    def fill(text, *args, **kwargs):
+        used.add(text)
+        return phrasings.fill(text, *args, **kwargs)
+
+    monkeypatch.setattr(corpora, "fill", fill)
+    corpus = Corpus()
+    for number in range(20_000):
+        corpus.chat(number)
+    forms = [form for attribute in phrasings.bank().values() for form in attribute.forms]
+    seen = {form.text for form in forms if form.split != "heldout"}
+    held_out = {form.text for form in forms if form.split == "heldout"} - seen
+    held_out |= {
+        q
+        for e in phrasings.extra("unknown")["attributes"]
+        if phrasings.unknown_split(e["key"]) == "heldout"
+        for q in e["questions"]
+    }
+    assert len(held_out) > 400 and not used & held_out
+    assert len(used & seen) > 0.9 * len(seen)  # so the check above has looked at real chats
+
+
+def test_what_the_base_is_asked_can_be_answered():
+    for rows, split in (
+        (known_rows(200, "base", "eval"), "base"),
+        (reading_rows(100, "heldout", "eval"), "heldout"),
+        (blank_rows(100, "base", "eval"), "base"),
+    ):
+        for row in rows:
+            assert row["split"] == split
+            assert all(contains(row["messages"][-1]["content"], word) for word in row["keywords"])
+            assert row["kind"] != "reading" or all(contains(row["messages"][0]["content"], w) for w in row["keywords"])
+    shipped = shipped_rows()
+    assert shipped == shipped_rows() and {row["part"] for row in shipped} == {"train", "eval"}
+    parts = [{row["phrasing"] for row in shipped if row["part"] == part} for part in ("train", "eval")]
+    assert not parts[0] & parts[1]
+
+
+# -- tokenizer
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8"), max_size=60))
+def test_any_text_comes_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Zoë's café 🙂 in 東京", "👩‍👩‍👧 e\u0301 \u00e9", "  two  spaces \n\n", "1234567", "don 't , ok ."],
+)
+def test_emoji_accents_and_spaces_come_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+    assert tokenizer.encode(text) == tokenizer.encode(text, add_special_tokens=False)  # nothing added by itself
+
+
+def test_the_tokenizer_is_what_the_models_expect(tokenizer):
+    assert len(tokenizer) == 600 and tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token == "<|endoftext|>"
+    assert tokenizer.convert_ids_to_tokens([0, 1, 2]) == ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    assert len(tokenizer.encode("2025")) == 4  # digits stand alone
+    assert len(tokenizer.encode("What is Alex's dog called?")) < 20
+
+
+def test_chats_are_encoded_as_the_template_renders_them(tokenizer):
+    corpus = Corpus(3)
+    chats = [corpus.chat(number) for number in range(150)]
+    chats.append(
+        [
+            {"role": "system", "content": " s\n"},
+            {"role": "user", "content": "\n?"},
+            {"role": "assistant", "content": "\n a 🙂 \n"},
+        ]
+    )
+    for chat in chats:
+        ids, answer = encode_chat(tokenizer, chat)
+        assert ids == tokenizer.apply_chat_template(chat, return_dict=False)
+        said = tokenizer.decode([token for token, spoken in zip(ids, answer, strict=True) if spoken])
+        assert said == "".join(m["content"] + "<|im_end|>" for m in chat if m["role"] == "assistant")
+
+
+# -- training
+
+TINY = PretrainSettings(
+    tokens=70_000,
+    warmup_tokens=2_000,
+    vocab_size=600,
+    hidden_size=64,
+    intermediate_size=128,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    batch_tokens=512,
+    tokenizer_chats=100,
+    checkpoint_steps=52,
+    learning_rate=1e-2,
+    compile=False,
+)
+CHILD = """
+import json, os, signal, sys
+from pathlib import Path
+from helpers.pretraining import train
+import torch
+torch.set_num_threads(1)
+train.POOL = 24
+lines = []
+def log(line):
+    lines.append(line)
+    print(line, flush=True)
+    if sys.argv[3] == "kill" and len(lines) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+train.pretrain(Path(sys.argv[1]), train.PretrainSettings(**json.loads(sys.argv[2])), log)
+"""
+
+
+def child(folder, mode: str = "run") -> subprocess.Popen:
+    command = [sys.executable, "-c", CHILD, str(folder), json.dumps(dataclasses.asdict(TINY)), mode]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
+    whole, cut = child(tmp_path / "whole"), child(tmp_path / "cut", "kill")
+    cut.communicate()
+    assert cut.returncode == -9
+    assert not (tmp_path / "cut" / "model").exists() and (tmp_path / "cut" / "checkpoint.pt").is_file()
+    again = child(tmp_path / "cut")
+    assert again.communicate()[0].startswith("going on at ") and again.returncode == 0
+    whole.communicate()
+    assert whole.returncode == 0
+    log = json.loads((tmp_path / "whole" / "losses.json").read_text())
+    losses = [entry["loss"] for entry in log["history"]]
+    assert len(losses) >= 2 and losses[-1] < 0.95 * losses[0] and log["tokens"] >= TINY.tokens
+    resumed = json.loads((tmp_path / "cut" / "losses.json").read_text())
+    assert [(e["tokens"], e["loss"]) for e in resumed["history"]] == [(e["tokens"], e["loss"]) for e in log["history"]]
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        assert (tmp_path / "cut" / "model" / name).read_bytes() == (tmp_path / "whole" / "model" / name).read_bytes()
+
+    with pytest.raises(UserError, match="other settings .learning_rate 0.01 instead of 0.1") as caught:
+        pretrain(tmp_path / "cut", dataclasses.replace(TINY, learning_rate=0.1))
+    assert "\n" not in str(caught.value)
+
+    from helpers.models import load_model, load_tokenizer
+
+    network = load_model(str(tmp_path / "cut" / "model"))
+    assert network.config.tie_word_embeddings and str(network.dtype) == "torch.bfloat16"
+    assert len(load_tokenizer(str(tmp_path / "cut" / "model"))) == 600
+
+
+def test_batches_hold_every_chat_once_with_answers_only(tokenizer, monkeypatch):
+    monkeypatch.setattr(train, "POOL", 64)
+    corpus, made, batches = Corpus(), 0, train.batches(tokenizer, Corpus(), 2048)
+    for inputs, labels, next_chat in batches:
+        assert inputs.shape == labels.shape and inputs.shape[1] in train.BUCKETS and inputs.numel() <= 2048
+        asked = labels != -100
+        assert asked.any(1).all() and (inputs[asked] == labels[asked]).all()
+        made += len(inputs)
+        if next_chat is not None:
+            break
+    assert next_chat == 64 and made > 50
+    again = next(train.batches(tokenizer, corpus, 2048, 64))
+    assert (next(batches)[0] == again[0]).all()  # going on at the noted chat gives the same batch
+
+
+def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
+    plan = PretrainSettings(tokens=1000, warmup_tokens=20, decay=0.4)
+    rates = [schedule(tokens, plan) for tokens in range(1001)]
+    assert rates[0] == 0 and rates[10] == 0.5 and rates[20] == 1 == rates[600]
+    assert rates[800] == pytest.approx(0.5) and rates[1000] == 0
+    assert max(rates) == 1 and min(rates) == 0
