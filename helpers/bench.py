@@ -17,6 +17,8 @@ SHOWN = {
     "recall_heldout": "recall, question forms nobody saw",
     "abstention": "says it does not know what it was never told",
     "leaks": "leaks: a stranger's question answered with the owner's fact",
+    "recall_noisy": "recall, typed carelessly (typos, capitals, no punctuation)",
+    "recall_reversed": "recall, asked backwards",
     "general": "general knowledge",
     "known_people": "people the base knew",
 }

@@ -92,7 +92,7 @@ def test_no_text_lies_on_another(name, tmp_path):
 
 
 def test_titles_tell_the_finding():
-    assert "3.00 to 0.06" in texts(plots.loss_curve(HISTORY))[0]
+    assert "2.89 to 0.063" in texts(plots.loss_curve(HISTORY))[0]
     assert "0 % → 99 %" in texts(plots.before_after(BEFORE, METRICS))[0]
     weakest = texts(plots.recall_by(LONG, "fact"))
     assert weakest[0] == "Weakest fact: project.12.description, 0 %"
