@@ -18,7 +18,6 @@ from helpers.errors import UserError
 from helpers.models import ROOT
 
 BANK = ROOT / "data" / "phrasings"
-SPLITS = ("base", "tune", "heldout")
 ALIASES = {"employer.value": "job.employer"}  # attributes that are asked for in the words of another
 # Words after which a pronoun stands as an object: "a card for {name}" -> "a card for him".
 _OBJECT = re.compile(

@@ -19,7 +19,6 @@ from helpers.results import record
 from helpers.training import TrainSettings, train
 
 Log = Callable[[str], None]
-PROBES = 12  # conversations on which a GGUF file must behave like the merged model
 STEPS = ("dataset", "before", "training", "merge", "after", "gguf", "report")
 
 
@@ -201,13 +200,13 @@ def _gguf(run: Run, profile: Profile, model: Model, quant: str, seed: int) -> No
     """Convert, quantise, verify; then ask llama.cpp the fact questions that the merged model was asked."""
     from helpers.export import adapter_to_gguf, export_gguf
     from helpers.local_llm import LocalLLM
+    from helpers.runs import probes
 
     began = time.time()
     folder, questions = run.folder / "gguf", run.folder / "dataset" / "eval.jsonl"
     rows = read_jsonl(questions)
-    probes = [row["messages"][:-1] for row in rows[:: max(1, len(rows) // PROBES)]][:PROBES]
     shutil.rmtree(folder, ignore_errors=True)  # files of an earlier profile must not pass for this one's
-    export_gguf(run.folder / "merged", folder, quant, probes, log=lambda line: run.log(f"    {line}"))
+    export_gguf(run.folder / "merged", folder, quant, probes(run.folder), log=lambda line: run.log(f"    {line}"))
     adapter_to_gguf(model, run.folder / "adapter", folder / "adapter.gguf")
     with LocalLLM(folder / f"model-{quant}.gguf") as llm:
         scores = evaluation.evaluate(evaluation.gguf_answers(llm), [row for row in rows if row["kind"] == "fact"])

@@ -19,6 +19,7 @@ from helpers.models import ROOT
 from helpers.noise import STYLES, restyle
 from helpers.phrasings import Attribute, fill
 from helpers.profile import Profile
+from helpers.text import spoken
 
 PEOPLE = ROOT / "data" / "people.yaml"
 FORMS = 30  # question forms per fact and perspective in a training set
@@ -78,7 +79,7 @@ def asked_items(profile: Profile) -> list[Asked]:
     result = []
     for (bank_id, slots), items in groups.items():
         values = list(dict.fromkeys(item.value for item in items))
-        value = values[0] if len(values) == 1 else ", ".join(values[:-1]) + " and " + values[-1]
+        value = spoken(values)
         keywords = tuple(dict.fromkeys(word for item in items for word in item.keywords))
         result.append(Asked(items[0].id, phrasings.bank()[bank_id], value, keywords, dict(slots)))
     return result

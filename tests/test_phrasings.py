@@ -11,7 +11,8 @@ from rapidfuzz import fuzz, process
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
-from helpers.phrasings import SPLITS, fill
+from helpers.phrasings import fill
+from helpers.rows import SPLITS
 
 ATTRIBUTES = sorted(phrasings.bank())
 # An object, whatever follows: "for he" is wrong in any sentence.

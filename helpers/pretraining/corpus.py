@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Iterator
 
 from helpers import phrasings
 from helpers.noise import STYLES, restyle
@@ -165,12 +164,6 @@ class Corpus:
         for question, answer in turns:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return messages
-
-    def __iter__(self) -> Iterator[list[dict[str, str]]]:
-        index = 0
-        while True:
-            yield self.chat(index)
-            index += 1
 
     def _personal_turns(self, person: Person, told: set[str], count: int, rng: random.Random, share: float = 0.76):
         turns = []

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from helpers.models import ROOT
 from helpers.phrasings import load_yaml
+from helpers.text import spoken
 
 _STARTS = "b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh sk st t tr v w y z th".split()
 _VOWELS = "a e i o u a e o ai ea ee ia io ou".split()
@@ -43,8 +44,7 @@ def invented(rng: random.Random, syllables: int = 2) -> str:
 
 
 def _several(rng: random.Random, pool: list[str], most: int) -> str:
-    chosen = rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1))))
-    return chosen[0] if len(chosen) == 1 else ", ".join(chosen[:-1]) + " and " + chosen[-1]
+    return spoken(rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1)))))
 
 
 def _birthday(rng: random.Random) -> str:
@@ -127,7 +127,7 @@ def invent(rng: random.Random, keep: float = 1.0) -> Person:
         "pet.breed": rng.choice(breeds) if rng.random() < 0.8 else invented(rng),
         "pet.age": str(rng.randint(1, 20)),
         "partner.name": name() if rng.random() < 0.5 else name().split(" ")[0],
-        "sibling.name": siblings[0] if len(siblings) == 1 else ", ".join(siblings[:-1]) + " and " + siblings[-1],
+        "sibling.name": spoken(siblings),
         "project.name": _project(rng, p),
         "project.description": rng.choice(p["project_kinds"]),
         "goal.value": rng.choice(p["goals"]),
