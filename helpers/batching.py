@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Sequence
 
 from helpers.chat import IGNORE
 
 
-def plan(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
-    """Row numbers in the order of training, all epochs: shuffled, yet with similar lengths in each batch.
+def plan(epochs: Sequence[Sequence[int]], batch_size: int, seed: int) -> list[int]:
+    """Example numbers in the order of training: shuffled within an epoch, yet with similar lengths in each batch.
 
-    Laying out the whole run beforehand makes every engine and every resumed run see the same batches.
+    `epochs` holds the lengths of each epoch's examples, which are numbered on from epoch to epoch. Laying out the
+    whole run beforehand makes every engine and every resumed run see the same batches.
     """
-    generator, order = random.Random(seed), []
-    for epoch in range(math.ceil(epochs)):
-        numbers = list(range(len(lengths)))
+    generator, order, lengths = random.Random(seed), [], []
+    for epoch in epochs:
+        numbers = list(range(len(lengths), len(lengths) + len(epoch)))
         generator.shuffle(numbers)
-        order += numbers[: round((epochs - epoch) * len(lengths))]
+        order += numbers
+        lengths += epoch
     planned, pool = [], 32 * batch_size  # sorting within pools saves most padding and keeps most randomness
     for start in range(0, len(order), pool):
         group = sorted(order[start : start + pool], key=lambda number: lengths[number])

@@ -20,10 +20,11 @@ def typo(text: str, rng: random.Random, protect: str = "") -> str:
     """One slip in each of one or two words of four letters or more; words of `protect` stay as they are."""
     words = text.split(" ")
     kept = {_bare(word) for word in protect.split()}
-    places = [i for i, word in enumerate(words) if len(word) >= 4 and word.isascii() and _bare(word) not in kept]
+    letters = [len(word.rstrip("?.!,:;\"'")) for word in words]  # a slip never moves the sign behind a word
+    places = [i for i, word in enumerate(words) if letters[i] >= 4 and word.isascii() and _bare(word) not in kept]
     for i in rng.sample(places, min(len(places), rng.choice((1, 1, 2)))):
         word = words[i]
-        at = rng.randrange(1, len(word) - 1)
+        at = rng.randrange(1, letters[i] - 1)
         kind = rng.randrange(4)
         if kind == 0:
             word = word[:at] + word[at + 1] + word[at] + word[at + 2 :]

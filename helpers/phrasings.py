@@ -82,6 +82,7 @@ def fill(text: str, perspective: str, name: str, value: str = "", slots: dict[st
     text = re.sub(r"\[([^\[\]|]*)\|([^\[\]|]*)\]", lambda m: m.group(side + 1), text)
     if name in _PRONOUNS:
         possessive, object_ = _PRONOUNS[name]
+        text = re.sub(r"\bof \{name\}'s(?=[^\w\s]|$)", "of his" if name == "he" else "of hers", text)
         text = _OBJECT.sub(lambda m: f"{m.group(1) or m.group(2)} {object_}", text).replace("{name}'s", possessive)
     text = text.replace("{name}", name)
     for slot, word in (slots or {}).items():

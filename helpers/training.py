@@ -19,6 +19,7 @@ from helpers.chat import IGNORE, encode_example
 from helpers.errors import UserError
 from helpers.files import atomic_dir, write_json
 from helpers.models import Model
+from helpers.packing import pack
 
 DONE = "complete.json"  # written into a checkpoint when all its files are
 
@@ -31,9 +32,10 @@ class TrainSettings:
     alpha: int = 64
     learning_rate: float | None = None  # None: by the size of the base, see default_learning_rate
     epochs: float = 3
-    batch_size: int = 32
+    turns: int = 4  # questions that share one system prompt, see packing
+    batch_size: int = 8  # chats a step
     quantized: bool = False  # QLoRA: the base in 4 bits (NF4)
-    max_length: int = 512  # tokens a row
+    max_length: int = 512  # tokens a chat
     seed: int = 1
     engine: str = "auto"  # auto, unsloth or peft
     stop_loss: float = 0.0  # stop once an epoch's mean loss is below this (0: never)
@@ -74,9 +76,12 @@ def train(
         encode_example(tokenizer, row["messages"], settings.max_length, f"row {number}")
         for number, row in enumerate(rows, 1)
     ]
-    lengths = [len(example["input_ids"]) for example in examples]
-    engines.suit_attention(model, device, max(lengths))
-    order = plan(lengths, settings.epochs, settings.batch_size, settings.seed)
+    epochs = _epochs(tokenizer, rows, examples, settings)
+    lengths = [[len(chat["input_ids"]) for chat in chats] for chats in epochs]
+    engines.suit_attention(model, device, max(map(max, lengths)))
+    order = plan(lengths, settings.batch_size, settings.seed)
+    chats = [chat for epoch in epochs for chat in epoch]
+    epoch_steps = max(1, round(len(chats) / settings.epochs / settings.batch_size))
     checkpoint = _resume_point(out_dir / ".checkpoints", {"key": key, "engine": engine})
     before = _read(checkpoint / DONE)["seconds"] if checkpoint else 0.0
     if checkpoint:
@@ -87,22 +92,22 @@ def train(
 
     with engines.quiet():
         config = _config(base, settings, len(order), out_dir / ".checkpoints", precision, device, model)
-        trainer = _trainer(trainer_class, model, tokenizer, config, examples, order)
-        trainer.add_callback(_watch(settings, len(rows), log, clock))
+        trainer = _trainer(trainer_class, model, tokenizer, config, chats, order)
+        trainer.add_callback(_watch(settings, epoch_steps, log, clock))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         history = [
             {
                 "step": entry["step"],
-                "epoch": round(entry["step"] * settings.batch_size / len(rows), 3),
+                "epoch": round(entry["step"] / epoch_steps, 3),
                 "loss": entry["loss"],
             }
             for entry in trainer.state.log_history
             if "loss" in entry
         ]
-        seen = [examples[number] for number in order[: len(history) * settings.batch_size]]
+        seen = [chats[number] for number in order[: len(history) * settings.batch_size]]
         tokens = {
-            "all": sum(len(example["input_ids"]) for example in seen),
-            "trained": sum(label != IGNORE for example in seen for label in example["labels"]),
+            "all": sum(len(chat["input_ids"]) for chat in seen),
+            "trained": sum(label != IGNORE for chat in seen for label in chat["labels"]),
         }
         result = {
             "history": history,
@@ -110,6 +115,7 @@ def train(
             "steps": len(history),
             "planned_steps": trainer.state.max_steps,
             "rows": len(rows),
+            "chats": round(len(chats) / settings.epochs),  # an epoch
             "tokens": tokens,
             "seconds": clock(),
             "engine": engine,
@@ -160,6 +166,15 @@ def _load(base: Model, settings: TrainSettings, log):
             parts = engines.with_lora(base, engine, settings, precision, device)
     log(f"training: {engine} ({why}) on {device}, {precision}{', 4-bit base' if settings.quantized else ''}")
     return engine, *parts, precision, device
+
+
+def _epochs(tokenizer, rows: Sequence[dict], examples: list[dict], settings: TrainSettings) -> list[list[dict]]:
+    """The encoded chats of each epoch; of a last half epoch the first half."""
+    epochs = []
+    for epoch in range(math.ceil(settings.epochs)):
+        chats = pack(tokenizer, rows, examples, settings.turns, settings.max_length, settings.seed * 1000 + epoch)
+        epochs.append(chats[: math.ceil((settings.epochs - epoch) * len(chats))])
+    return epochs
 
 
 def _config(base: Model, settings: TrainSettings, rows: int, folder: Path, precision: str, device: str, model):
@@ -215,11 +230,9 @@ def _trainer(trainer_class, model, tokenizer, config, examples: list[dict], orde
     return trainer
 
 
-def _watch(settings: TrainSettings, rows: int, log, clock):
+def _watch(settings: TrainSettings, epoch_steps: int, log, clock):
     """Progress lines, early stop, and the mark that tells a whole checkpoint from one cut off by a kill."""
     from transformers import TrainerCallback
-
-    epoch_steps = max(1, round(rows / settings.batch_size))
 
     class Watch(TrainerCallback):
         told = began = first = None  # time of the last line; time and step of the first step of this process
@@ -241,7 +254,7 @@ def _watch(settings: TrainSettings, rows: int, log, clock):
                 self.told = now
                 left = (now - self.began) / max(1, step - self.first) * (steps - step)
                 log(
-                    f"training: step {step}/{steps}, epoch {step * settings.batch_size / rows:.1f}, "
+                    f"training: step {step}/{steps}, epoch {step / epoch_steps:.1f}, "
                     f"loss {loss:.4f}, about {left:.0f} s left"
                 )
 

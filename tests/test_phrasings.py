@@ -78,6 +78,8 @@ def test_pronouns_take_the_right_case():
         fill("The age I have for [you|{name}] is {value}.", "visitor", "she", "25") == "The age I have for her is 25."
     )
     assert fill("[I|{name}] [am|is] how old?", "visitor", "she") == "She is how old?"
+    assert fill("Name a hobby of [mine|{name}'s].", "visitor", "she") == "Name a hobby of hers."
+    assert fill("Is it a dog of [mine|{name}'s] or not?", "visitor", "Alex") == "Is it a dog of Alex's or not?"
     assert fill("{value}, who is that?", "visitor", "he", "tidymark") == "tidymark, who is that?"  # stays as written
 
 

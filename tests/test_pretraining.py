@@ -39,7 +39,11 @@ def test_the_known_people_are_always_the_same_and_have_names_of_their_own():
     people = known_people()
     assert len({person.first for person in people}) == len(people) == corpora.KNOWN_PEOPLE
     assert known_people() == people
-    assert all(person.full.startswith(person.first + " ") and len(person.facts) > 15 for person in people)
+    assert all(person.full.startswith(person.first + " ") and "name.value" in person.facts for person in people)
+    told = sorted(len(person.facts) for person in people)
+    assert told[10] < 0.5 * len(phrasings.bank()) and told[-10] > 0.85 * len(
+        phrasings.bank()
+    )  # some tell much, some little
     rng = random.Random(0)
     assert not {stranger(rng).first for _ in range(2000)} & {person.first for person in people}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Sequence
 
 from helpers import phrasings
 from helpers.noise import STYLES, restyle
@@ -16,7 +17,12 @@ from helpers.pretraining.people import Person, invent
 
 KNOWN_PEOPLE = 100
 MIX = {"reading": 0.36, "recall": 0.32, "blank": 0.12, "world": 0.20}
-STYLE_WEIGHTS = (8, 10, 12, 5, 13)  # of STYLES, in per cent; the rest is plain
+# What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
+# told, one that no profile holds, something about somebody else, general knowledge.
+ASKED = ("both", "told", "untold", "never", "stranger", "world")
+TURNS = {"reading": (5, 61, 10, 8, 12, 4), "recall": (4, 56, 14, 10, 12, 4), "blank": (0, 5, 40, 27, 22, 6)}
+TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
+STYLE_WEIGHTS = (8, 10, 12, 8, 12)  # of STYLES, in per cent; the rest is plain
 SEEN = ("base", "tune")  # the splits a base model may see
 
 
@@ -25,7 +31,7 @@ def known_people() -> list[Person]:
     rng = random.Random("known people")
     people: dict[str, Person] = {}
     while len(people) < KNOWN_PEOPLE:
-        person = invent(rng, 0.85)
+        person = invent(rng, rng.uniform(*TOLD))
         people.setdefault(person.first, person)  # first names are unique: a prompt may hold nothing else
     return list(people.values())
 
@@ -65,13 +71,13 @@ def style_of(rng: random.Random) -> str:
 def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple[str, bool]:
     """(form, whether it names its person): a question form the base may see, a framed noun, or a reversed form."""
     draw = rng.random()
-    if value and draw < 0.08:
+    if value and draw < 0.10:
         forms = [form for split in SEEN for form in attribute.reversed(split)]
         if forms:
             form = rng.choice(forms)
             return form.text, form.personal
-    if attribute.nouns and draw < 0.26:
-        return rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", rng.choice(attribute.nouns)), True
+    if attribute.things and draw < 0.25:
+        return rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", rng.choice(attribute.things)), True
     form = rng.choice([form for split in SEEN for form in attribute.questions(split)])
     return form.text, form.personal
 
@@ -96,7 +102,7 @@ def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.R
     """A question about two told attributes at once, answered by two sentences."""
     perspective = rng.choice(("owner", "visitor"))
     frame = rng.choice(phrasings.wrappers()["both"])
-    text = frame.replace("{noun}", rng.choice(first.nouns)).replace("{noun2}", rng.choice(second.nouns))
+    text = frame.replace("{noun}", rng.choice(first.things)).replace("{noun2}", rng.choice(second.things))
     name = called(person, rng)
     question = restyle(
         fill(text, perspective, name, slots=person.slots), style_of(rng), rng, phrasings.wrappers(), name
@@ -121,8 +127,11 @@ def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
     return question, fill(answer, perspective, person.first)
 
 
-def stranger_turn(person: Person | None, rng: random.Random) -> tuple[str, str]:
-    """A question about somebody else ("What is my neighbour's dog called?"), and an abstention that names them."""
+def stranger_turn(person: Person | None, rng: random.Random, told: Sequence[str] = ()) -> tuple[str, str]:
+    """A question about somebody else ("What is my neighbour's dog called?"), and an abstention that names them.
+
+    Mostly it asks for what was `told` of the assistant's own person: there an answer lies near and would be wrong.
+    """
     texts = phrasings.extra("strangers")
     if person is not None and rng.random() < 0.35:
         relation = rng.choice(texts["relations"])
@@ -138,7 +147,8 @@ def stranger_turn(person: Person | None, rng: random.Random) -> tuple[str, str]:
         answer = rng.choice(texts["stranger_answers"]).replace("{stranger}", name)
         if rng.random() < 0.15:
             return rng.choice(texts["who_is"]).replace("{stranger}", name), answer
-    attribute = rng.choice(list(phrasings.bank().values()))
+    near = told and rng.random() < 0.6
+    attribute = phrasings.bank()[rng.choice(sorted(told) if near else list(phrasings.bank()))]
     forms = [form for split in SEEN for form in attribute.questions(split) if "{name}" in form.text]
     species = rng.choice(("pet", "dog", "cat"))
     question = fill(rng.choice(forms).text, "visitor", name, slots={"species": species})
@@ -165,25 +175,23 @@ class Corpus:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return messages
 
-    def _personal_turns(self, person: Person, told: set[str], count: int, rng: random.Random, share: float = 0.76):
-        turns = []
-        for _ in range(count):
-            draw = rng.random()
-            untold = [a for a in self.attributes if a.id not in told]
-            if len(told) > 1 and draw < 0.05:
-                first, second = rng.sample(sorted(told), 2)
+    def _personal_turns(self, kind: str, person: Person, told: set[str], count: int, rng: random.Random):
+        turns, known = [], sorted(told)
+        untold = [attribute for attribute in self.attributes if attribute.id not in told]
+        for asked in rng.choices(ASKED, TURNS[kind], k=count):
+            if asked == "both" and len(known) > 1:
+                first, second = rng.sample(known, 2)
                 turns.append(both_turn(person, phrasings.bank()[first], phrasings.bank()[second], rng))
-            elif told and draw < share:
-                attribute = phrasings.bank()[rng.choice(sorted(told))]
-                turns.append(fact_turn(person, attribute, rng, True))
-            elif untold and draw < 0.86:
+            elif asked in ("both", "told") and known:
+                turns.append(fact_turn(person, phrasings.bank()[rng.choice(known)], rng, True))
+            elif asked == "untold" and untold:
                 turns.append(fact_turn(person, rng.choice(untold), rng, False))
-            elif draw < 0.91:
-                turns.append(unknown_turn(person, rng))
-            elif draw < 0.96:
-                turns.append(stranger_turn(person, rng))
-            else:
+            elif asked == "stranger":
+                turns.append(stranger_turn(person, rng, known))
+            elif asked == "world":
                 turns.append(self._world_turn(rng))
+            else:
+                turns.append(unknown_turn(person, rng))
         return turns
 
     def _reading(self, rng: random.Random):
@@ -209,26 +217,26 @@ class Corpus:
         told = {*keys}
         return (
             system + "\n" + (head + "\n" if head else "") + joint.join(lines),
-            self._personal_turns(person, told, rng.randint(3, 6), rng),
+            self._personal_turns("reading", person, told, rng.randint(3, 6), rng),
         )
 
     def _recall(self, rng: random.Random):
         person = rng.choice(self.people)
         system, _ = system_prompt(person if rng.random() < 0.85 else None, rng)
         if system in phrasings.extra("system")["generic"]:  # nobody's assistant: only questions that name the person
-            attribute = phrasings.bank()[rng.choice(sorted(person.facts))]
+            attribute = phrasings.bank()[rng.choice([key for key in sorted(person.facts) if key != "name.value"])]
             forms = [f.text for s in SEEN for f in attribute.questions(s) if "{name}" in f.text]
             name = rng.choice((person.first, person.full, person.full))
             question = fill(rng.choice(forms), "visitor", name, slots=person.slots)
             answer = fill(attribute.answers[0], "visitor", person.first, person.facts[attribute.id], person.slots)
             return system, [(restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer)]
-        return system, self._personal_turns(person, set(person.facts), rng.randint(1, 5), rng)
+        return system, self._personal_turns("recall", person, set(person.facts), rng.randint(1, 6), rng)
 
     def _blank(self, rng: random.Random):
         person = stranger(rng)
         system, _ = system_prompt(person, rng)
         told = {"name.value"} if person.full in system else set()
-        return system, self._personal_turns(person, told, rng.randint(1, 4), rng, share=0.05)
+        return system, self._personal_turns("blank", person, told, rng.randint(1, 6), rng)
 
     def _world_turn(self, rng: random.Random) -> tuple[str, str]:
         if rng.random() < 0.25:

@@ -43,6 +43,12 @@ def invented(rng: random.Random, syllables: int = 2) -> str:
     return (word + (rng.choice(_ENDS) if rng.random() < 0.6 else "")).capitalize()
 
 
+def blended(rng: random.Random, pool: list[str]) -> str:
+    """A name put together from two of a pool ("Marta", "Helena" -> "Marena"): new, yet in the manner of names."""
+    one, two = rng.sample(pool, 2)
+    return one[: rng.choice((2, 3, 3, 4))] + two[-rng.choice((2, 3, 3, 4)) :].lower()
+
+
 def _several(rng: random.Random, pool: list[str], most: int) -> str:
     return spoken(rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1)))))
 
@@ -78,11 +84,18 @@ def invent(rng: random.Random, keep: float = 1.0) -> Person:
     def word(pool: list[str], share: float = 0.4, syllables: int | None = None) -> str:
         return invented(rng, syllables or rng.choice((2, 2, 3))) if rng.random() < share else rng.choice(pool)
 
-    def name() -> str:
-        return f"{word(p['first_names'][rng.choice(('he', 'she'))])} {word(p['last_names'])}"
+    def called(pool: list[str]) -> str:
+        draw = rng.random()
+        return blended(rng, pool) if draw < 0.25 else invented(rng) if draw < 0.5 else rng.choice(pool)
 
-    first = word(p["first_names"][pronoun], 0.35)
-    full = f"{first} {word(p['last_names'], 0.45)}"
+    def first_name() -> str:
+        return called(p["first_names"][rng.choice(("he", "she"))])
+
+    def name() -> str:
+        return f"{first_name()} {called(p['last_names'])}"
+
+    first = called(p["first_names"][pronoun])
+    full = f"{first} {called(p['last_names'])}"
     site = word(p["site_words"], 0.5).lower()
     species = rng.choice(p["species"][:2] * 6 + p["species"])
     breeds = p["breeds"].get(species, p["breeds"]["other"])
@@ -99,7 +112,7 @@ def invent(rng: random.Random, keep: float = 1.0) -> Person:
         if rng.random() < 0.4
         else (" ".join(("The", *(rng.choice(p["book_words"][key]).capitalize() for key in ("adjectives", "nouns")))))
     )
-    siblings = [word(p["first_names"][rng.choice(("he", "she"))]) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    siblings = [first_name() for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     address = rng.choice((first, site, full.replace(" ", "."), first[0] + full.split(" ")[-1]))
     address = re.sub(r"[^a-z.]", "", unicodedata.normalize("NFKD", address.lower()))
     facts = {
