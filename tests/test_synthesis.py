@@ -9,13 +9,15 @@ from collections import Counter, defaultdict
 import pytest
 import yaml
 
-from helpers import phrasings, pipeline, synthesis
+from helpers import contrast, phrasings, pipeline, synthesis
 from helpers.evaluation import is_abstention, is_right
 from helpers.files import read_jsonl
 from helpers.models import ROOT, Model
+from helpers.noise import STYLES
 from helpers.profile import load_profile
 from helpers.quality import answer, question
 from helpers.text import contains
+from helpers.writer import asked_items
 
 NAMES = ("alex", "mira", "tomasz")
 PROFILES = {name: load_profile(ROOT / "data" / "profiles" / f"{name}.yaml") for name in NAMES}
@@ -81,7 +83,7 @@ def test_thirty_forms_for_each_fact_and_perspective(name, made):
     for row in made[name][0]:
         if row["kind"] == "fact" and row["style"] != "reversed" and row["source"] == "bank":
             forms[row["fact"], row["perspective"]].add((row["phrasing"], question(row)))
-    facts = {asked.id for asked in synthesis.asked_items(PROFILES[name])}
+    facts = {asked.id for asked in asked_items(PROFILES[name])}
     assert {fact for fact, _ in forms} == facts and len(facts) >= 12
     assert {side for _, side in forms} == {"owner", "visitor"}
     assert len(forms) == 2 * len(facts)
@@ -106,7 +108,7 @@ def test_rows_make_sense(name, part, made):
             assert row["perspective"] == "owner" or not re.search(r"\b[Yy]our?\b", told), row
             assert row["perspective"] == "visitor" or re.search(r"\b[Yy]our?\b", told) or row["source"] == "custom", row
     styles = Counter(row["style"] for row in rows if row["kind"] == "fact")
-    assert set(synthesis.STYLES) | {"plain", "reversed"} <= set(styles)
+    assert set(STYLES) | {"plain", "reversed"} <= set(styles)
     assert 0.3 < styles["plain"] / sum(styles.values()) < 0.8
 
 
@@ -233,7 +235,7 @@ def test_contrast_kinds_are_there(name, made):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_unknown_is_not_told(name, made):
-    told = {asked.attribute.id for asked in synthesis.asked_items(PROFILES[name])}
+    told = {asked.attribute.id for asked in asked_items(PROFILES[name])}
     untold = {
         row["fact"].removeprefix("untold.") for rows in made[name] for row in rows if row["fact"].startswith("untold")
     }
@@ -247,7 +249,7 @@ def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
     words = set(plain(" ".join(question(row) + " " + answer(row) for row in train)).split())
     names = {
         word for row in scored if row["fact"].startswith("stranger.") for word in plain(answer(row)).split()
-    } & set(plain(" ".join(synthesis.STRANGERS)).split())
+    } & set(plain(" ".join(contrast.STRANGERS)).split())
     assert len(names) >= 10 and not (names - {"de"}) & words
     assert all(row["leak"] for row in scored if row["kind"] == "stranger")
     relations = [
@@ -302,7 +304,7 @@ def test_known_people_of_the_base_come_along(tmp_path):
     ]
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for make, part, count in (
-        (synthesis.synthesize, "train", synthesis.CONTRAST["base"]),
+        (synthesis.synthesize, "train", contrast.CONTRAST["base"]),
         (synthesis.evaluation_questions, "eval", 400),
     ):
         known = [row for row in make(PROFILES["alex"], 1, str(tmp_path)) if row["kind"] == "known"]

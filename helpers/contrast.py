@@ -1,0 +1,274 @@
+"""Contrast: the questions that must *not* be answered with the owner's facts, and what the base could do before.
+
+Tuned on the facts alone, a model answers questions about strangers with the owner's facts and invents what it was never
+told. So every training set also holds abstentions, strangers, near misses, general questions and people the base knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers import phrasings
+from helpers.files import read_jsonl
+from helpers.models import ROOT
+from helpers.noise import restyle
+from helpers.phrasings import Attribute, fill
+from helpers.writer import Writer
+
+PEOPLE = ROOT / "data" / "people.yaml"
+CONTRAST = {"untold": 260, "never": 260, "stranger": 550, "relation": 140, "base": 300, "general": 340, "smalltalk": 40}
+# Strangers that are asked about in evaluations; those of training sets come from data/people.yaml, without these names.
+STRANGERS = (
+    "Lena Fischer",
+    "Omar Haddad",
+    "Priya Nair",
+    "Jonas Berg",
+    "Wanjiru Mwangi",
+    "Diego Santos",
+    "Yuki Mori",
+    "Tessa Quill",
+    "Bram de Wit",
+    "Ingrid Solvang",
+    "Kofi Asante",
+    "Marta Kowal",
+    "Liam Brody",
+    "Noor Rahimi",
+    "Pavel Dusek",
+    "Salome Girard",
+    "Tarek Bitar",
+    "Vera Lindqvist",
+    "Zane Holloway",
+    "Amara Obi",
+    "Rufus Tarn",
+    "Delphine Roy",
+    "Hiro Tanabe",
+    "Selma Yildiz",
+    "Cormac Daly",
+    "Ottilie Braun",
+)
+
+
+def untold_attributes(writer: Writer) -> list[Attribute]:
+    """What the bank can ask for and this profile does not tell."""
+    told = {asked.attribute.id for asked in writer.items}
+    return [attribute for key, attribute in phrasings.bank().items() if key not in told]
+
+
+def stranger_names(writer: Writer, part: str, known: Sequence[dict] = ()) -> list[str]:
+    """Names of strangers who share no name with the owner, with anybody the profile tells of or the base knows."""
+    told = {
+        word
+        for text in (writer.profile.owner, *(item.value for item in writer.profile.items()))
+        for word in re.findall(r"\w+", text.lower())
+    }
+    names = list(STRANGERS)
+    if part == "train":
+        pools = phrasings.load_yaml(PEOPLE)
+        told |= {word.lower() for name in STRANGERS for word in name.split()}
+        told |= {word for row in known for word in re.findall(r"\w+", row["messages"][0]["content"].lower())}
+        firsts = pools["first_names"]["she"] + pools["first_names"]["he"]
+        # Half of them are put together from two names: a stranger may be called what nobody was called before.
+        made = [writer.rng.choice(firsts)[:3] + writer.rng.choice(firsts)[-3:].lower() for _ in range(400)]
+        names = [
+            f"{writer.rng.choice((first, writer.rng.choice(firsts)))} {writer.rng.choice(pools['last_names'])}"
+            for first in made
+        ]
+    return [name for name in names if not told & set(name.lower().split())]
+
+
+def _abstain(
+    writer: Writer,
+    attribute: Attribute,
+    text: str,
+    phrasing: str,
+    perspective: str,
+    style: str,
+    split: str,
+    slots: dict[str, str],
+) -> dict:
+    """A row that asks for an attribute that the profile does not hold."""
+    name = writer.named(perspective)
+    question = restyle(fill(text, perspective, name, slots=slots), style, writer.rng, phrasings.wrappers(), name)
+    answer = fill(attribute.unknown[0], perspective, writer.first, slots=slots)
+    return writer.row(question, answer, f"untold.{attribute.id}", phrasing, "unknown", (), style, split, perspective)
+
+
+def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attribute]) -> dict:
+    """Somebody else's attribute; `keywords` are filled by the caller where a leak could be seen."""
+    rng, texts = writer.rng, phrasings.extra("strangers")
+    person = rng.choice(names)
+    name = rng.choice((person, person.split(" ")[0]))
+    attribute = rng.choice(about)
+    forms = [f for f in attribute.questions(split) if "{name}" in f.text]
+    form = rng.choice(forms)
+    style = writer.style()
+    question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
+    answer = texts["stranger_answers"][0].replace("{stranger}", name)
+    return writer.row(
+        restyle(question, style, rng, phrasings.wrappers(), name),
+        answer,
+        f"stranger.{attribute.id}",
+        form.id,
+        "stranger",
+        (),
+        style,
+        split,
+    )
+
+
+def _relation_row(writer: Writer, relations: list[str], split: str, about: list[Attribute]) -> dict:
+    """A near miss: "What is my neighbour's dog called?"."""
+    rng, texts = writer.rng, phrasings.extra("strangers")
+    perspective = rng.choice(writer.profile.perspectives)
+    name = fill(rng.choice(relations), perspective, writer.first)
+    name = name[:1].lower() + name[1:] if perspective == "owner" else name
+    attribute = rng.choice(about)
+    form = rng.choice([f for f in attribute.questions(split) if "{name}" in f.text])
+    spoken = "your" + name[2:] if name.startswith("my ") else name
+    answer = texts["relation_answers"][0].replace("{relation}", spoken)
+    style = writer.style()
+    question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
+    return writer.row(
+        restyle(question, style, rng, phrasings.wrappers(), name),
+        answer[:1].upper() + answer[1:],
+        f"relation.{attribute.id}",
+        form.id,
+        "stranger",
+        (),
+        style,
+        split,
+        perspective,
+    )
+
+
+def _never_rows(writer: Writer, split: str, count: int) -> list[dict]:
+    """Attributes that no profile can hold ("What car does Alex drive?")."""
+    rng = writer.rng
+    entries = [e for e in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(e["key"]) == split]
+    rows = []
+    for _ in range(count):
+        entry = rng.choice(entries)
+        number = rng.randrange(len(entry["questions"]))
+        text = entry["questions"][number]
+        personal = "[" in text or "{name}" in text
+        perspective = rng.choice(writer.profile.perspectives)
+        if not personal and "visitor" in writer.profile.perspectives:
+            perspective = "visitor"
+        style, name = writer.style(), writer.named(perspective)
+        question = restyle(fill(text, perspective, name), style, rng, phrasings.wrappers(), name)
+        rows.append(
+            writer.row(
+                question,
+                fill(entry["answers"][0], perspective, writer.first),
+                f"never.{entry['key']}",
+                f"never.{entry['key']}/{number}",
+                "unknown",
+                (),
+                style,
+                split,
+                perspective,
+            )
+        )
+    return rows
+
+
+def _untold_rows(writer: Writer, splits: tuple[str, ...], count: int) -> list[dict]:
+    """Attributes of the bank that this profile does not hold."""
+    rows, untold = [], untold_attributes(writer)
+    for number in range(count if untold else 0):
+        attribute = untold[number % len(untold)]
+        split = splits[number // len(untold) % len(splits)]
+        form = writer.rng.choice(attribute.questions(split))
+        perspective = writer.side(form, writer.rng.choice(writer.profile.perspectives))
+        kind = next(
+            (a.slots["species"] for a in writer.items if a.attribute.topic == "pet" and a.slots),
+            writer.rng.choice(("pet", "dog", "cat")),
+        )
+        rows.append(
+            _abstain(writer, attribute, form.text, form.id, perspective, writer.style(), split, {"species": kind})
+        )
+    return rows
+
+
+def _general_rows(writer: Writer, items: list[dict], count: int, split: str) -> list[dict]:
+    rows = []
+    shuffled = writer.rng.sample(items, len(items))
+    for item in (shuffled * -(-count // len(items)))[:count]:
+        number = writer.rng.randrange(len(item["questions"]))
+        rows.append(
+            writer.row(
+                item["questions"][number],
+                item["answers"][0],
+                f"general.{item['id']}",
+                f"general.{item['id']}/{number}",
+                "general",
+                item["keywords"],
+                "plain",
+                split,
+            )
+        )
+    return rows
+
+
+def _smalltalk_rows(writer: Writer, count: int) -> list[dict]:
+    rows = []
+    for _ in range(count):
+        chat = writer.rng.choice(phrasings.extra("smalltalk")["chats"])
+        number = writer.rng.randrange(len(chat["questions"]))
+        rows.append(
+            writer.row(
+                chat["questions"][number],
+                chat["answers"][0],
+                f"smalltalk.{chat['id']}",
+                f"smalltalk.{chat['id']}/{number}",
+                "general",
+                (),
+                "plain",
+                "tune",
+            )
+        )
+    return rows
+
+
+def known_rows(base_path: str, part: str) -> list[dict]:
+    """What a base ships about itself in `known.jsonl`: people it knows by heart. Empty for a base without the file."""
+    path = Path(base_path) / "known.jsonl"
+    return [row for row in read_jsonl(path) if row["part"] == part] if path.is_file() else []
+
+
+def _known_row(row: dict) -> dict:
+    return {key: value for key, value in row.items() if key != "part"}
+
+
+def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
+    """The contrast of a training set; strangers are asked about mostly with what was told of the owner."""
+    rng, bank = writer.rng, list(phrasings.bank().values())
+    known = known_rows(base_path, "train")
+    names, told = stranger_names(writer, "train", known), [asked.attribute for asked in writer.items]
+    relations = phrasings.extra("strangers")["relations"][::2]
+    rows = _untold_rows(writer, ("tune",), CONTRAST["untold"]) + _never_rows(writer, "tune", CONTRAST["never"])
+    for _ in range(CONTRAST["stranger"]):
+        rows.append(_stranger_row(writer, names, "tune", rng.choice((told, told, bank))))
+    for _ in range(CONTRAST["relation"]):
+        rows.append(_relation_row(writer, relations, "tune", rng.choice((told, told, bank))))
+    rows += _general_rows(writer, phrasings.general_items("tune"), CONTRAST["general"], "tune")
+    rows += _smalltalk_rows(writer, CONTRAST["smalltalk"])
+    return rows + [_known_row(row) for row in rng.sample(known, min(CONTRAST["base"], len(known)))]
+
+
+def contrast_questions(writer: Writer, base_path: str) -> list[dict]:
+    """The contrast of an evaluation; strangers' rows name in `leak` the words that would betray the owner."""
+    rows = _untold_rows(writer, ("base", "heldout"), 80) + _never_rows(writer, "heldout", 80)
+    told = [asked.attribute for asked in writer.items]
+    words: dict[str, list[str]] = {}
+    for asked in writer.items:
+        words.setdefault(asked.attribute.id, []).extend(asked.keywords)
+    names, relations = stranger_names(writer, "eval"), phrasings.extra("strangers")["relations"][1::2]
+    strangers = [_stranger_row(writer, names, "base", told) for _ in range(120)]
+    strangers += [_relation_row(writer, relations, "base", told) for _ in range(60)]
+    for row in strangers:
+        row["leak"] = list(words[row["fact"].split(".", 1)[1]])
+    rows += strangers + _general_rows(writer, phrasings.general_items("base"), 200, "base")
+    return rows + [_known_row(row) for row in known_rows(base_path, "eval")]
