@@ -7,16 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.errors import UserError
+from helpers.evaluation import transformers_answers
 from helpers.files import write_bytes, write_json, write_text
-from helpers.models import ROOT
+from helpers.models import ROOT, load_model, load_tokenizer
+from helpers.profile import load_profile
+from helpers.wild import wild_rows, wild_scores
 
 RESULTS = ROOT / "data" / "results" / "personalize"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SHOWN = {
     "recall_base": "recall, question forms the base knew and tuning did not",
     "recall_heldout": "recall, question forms nobody saw",
+    "wild_recall": "recall, questions in the wild (`data/eval/wild.jsonl`)",
     "abstention": "says it does not know what it was never told",
+    "wild_abstention": "the same, questions in the wild",
     "leaks": "leaks: a stranger's question answered with the owner's fact",
+    "wild_leaks": "leaks, questions in the wild",
     "recall_noisy": "recall, typed carelessly (typos, capitals, no punctuation)",
     "recall_reversed": "recall, asked backwards",
     "general": "general knowledge",
@@ -33,12 +39,21 @@ def bench(folder: Path, seed: int, log: Callable[[str], None] = print) -> list[d
         run = folder / profile.stem
         log(f"== {profile.stem}")
         steps = personalize(profile, run, seed=seed, log=log)
-        summaries.append(summarize(run, steps))
+        summary = summarize(run, steps)
+        summary["metrics"] |= _wild(profile, run / "merged")
+        summaries.append(summary)
         write_json(RESULTS / f"{profile.stem}.json", summaries[-1])
     picture = folder / "alex" / "plots" / "before_after.png"
     write_bytes(RESULTS / "before_after.png", picture.read_bytes())
     write_readme(summaries)
     return summaries
+
+
+def _wild(profile: Path, model: Path) -> dict[str, dict]:
+    network = load_model(str(model))
+    network = network.float() if network.device.type == "cpu" else network
+    rows = wild_rows(load_profile(profile), profile.stem)
+    return wild_scores(transformers_answers(network, load_tokenizer(str(model))), rows)
 
 
 def summarize(run: Path, steps: dict) -> dict:
@@ -87,7 +102,9 @@ def table(summaries: list[dict]) -> str:
     ]
     for key, label in SHOWN.items():
         cells = [
-            f"{_percent(s['metrics'][key])} ({_percent(s['before'].get(key))}), n={s['metrics'][key]['n']}"
+            _percent(s["metrics"][key])
+            + (f" ({_percent(s['before'][key])})" if key in s["before"] else "")
+            + f", n={s['metrics'][key]['n']}"
             for s in summaries
             if key in s["metrics"]
         ]

@@ -255,7 +255,11 @@ def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
         rows.append(_relation_row(writer, relations, "tune", rng.choice((told, told, bank))))
     rows += _general_rows(writer, phrasings.general_items("tune"), CONTRAST["general"], "tune")
     rows += _smalltalk_rows(writer, CONTRAST["smalltalk"])
-    return rows + [_known_row(row) for row in rng.sample(known, min(CONTRAST["base"], len(known)))]
+    chats: dict[str, list[dict]] = {}  # questions under one system prompt stay together, so that they can be packed
+    for row in known:
+        chats.setdefault(row["messages"][0]["content"], []).append(_known_row(row))
+    shuffled = [row for chat in rng.sample(list(chats.values()), len(chats)) for row in chat]
+    return rows + shuffled[: CONTRAST["base"]]
 
 
 def contrast_questions(writer: Writer, base_path: str) -> list[dict]:

@@ -30,8 +30,8 @@ class TrainSettings:
 
     rank: int = 32
     alpha: int = 64
-    learning_rate: float | None = None  # None: by the size of the base, see default_learning_rate
-    epochs: float = 3
+    learning_rate: float | None = None  # None: by the size of the base, see suited
+    epochs: float | None = None  # None: by the size of the base, see suited
     turns: int = 4  # questions that share one system prompt, see packing
     batch_size: int = 8  # chats a step
     quantized: bool = False  # QLoRA: the base in 4 bits (NF4)
@@ -43,9 +43,14 @@ class TrainSettings:
     save_steps: int = 50  # steps between checkpoints
 
 
-def default_learning_rate(parameters: int) -> float:
-    """Peak learning rate of LoRA by the base's size: small models take, and need, larger steps."""
-    return 1.4e-3 if parameters < 50e6 else 5e-4 if parameters < 600e6 else 2e-4
+def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
+    """`settings` with what is None chosen by the base's size.
+
+    A small base needs larger steps and several epochs (measured on the shipped one). A large one stores a fact after
+    fewer sights of it, and an epoch holds some sixty questions per fact: one epoch, until measurements say otherwise.
+    """
+    rate, epochs = (1.4e-3, 3) if parameters < 50e6 else (5e-4, 1) if parameters < 600e6 else (2e-4, 1)
+    return dataclasses.replace(settings, learning_rate=settings.learning_rate or rate, epochs=settings.epochs or epochs)
 
 
 def train(
@@ -62,7 +67,8 @@ def train(
     the same result; called again when all is done it only reads the result. Raises UserError for rows that
     cannot be trained on, RuntimeError when the loss stops being a number.
     """
-    out_dir, settings, log = Path(out_dir), settings or TrainSettings(), engines.aloud(log)
+    out_dir, log = Path(out_dir), engines.aloud(log)
+    settings = suited(settings or TrainSettings(), engines.size_of(base))
     key = _key(base, rows, settings)
     done = _read(out_dir / "adapter" / "training.json")
     if done.get("key") == key and (out_dir / "adapter" / "adapter_model.safetensors").is_file():
@@ -123,7 +129,6 @@ def train(
             "precision": precision,
             "versions": _versions(engine),
             "settings": dataclasses.asdict(settings),
-            "learning_rate": config.learning_rate,
             "base": {"path": base.path, "commit": getattr(model.config, "_commit_hash", None)},
             "key": key,
         }
@@ -189,7 +194,7 @@ def _config(base: Model, settings: TrainSettings, rows: int, folder: Path, preci
         per_device_train_batch_size=settings.batch_size,
         optim="adamw_torch_fused",
         weight_decay=0.0,
-        learning_rate=settings.learning_rate or default_learning_rate(engines.size_of(base)),
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=max(1, round(0.03 * steps)),
         max_grad_norm=1.0,

@@ -9,6 +9,7 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -109,6 +110,8 @@ def test_what_the_base_is_asked_can_be_answered():
             assert row["kind"] != "reading" or all(contains(row["messages"][0]["content"], w) for w in row["keywords"])
     shipped = shipped_rows()
     assert shipped == shipped_rows() and {row["part"] for row in shipped} == {"train", "eval"}
+    together = Counter(row["messages"][0]["content"] for row in shipped if row["part"] == "train")
+    assert len(together) <= 150 and min(together.values()) >= 4  # four questions share a prompt and can be packed
     parts = [{row["phrasing"] for row in shipped if row["part"] == part} for part in ("train", "eval")]
     assert not parts[0] & parts[1]
 

@@ -17,7 +17,7 @@ from helpers.batching import collate, plan
 from helpers.chat import IGNORE, encode_example, generate
 from helpers.errors import UserError
 from helpers.models import Model, load_model, load_tokenizer
-from helpers.training import TrainSettings, default_learning_rate, should_stop, train
+from helpers.training import TrainSettings, should_stop, suited, train
 from tests.tiny import ANSWERS, chat
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -307,6 +307,58 @@ def test_auto_falls_back_when_unsloth_refuses_the_base(base, tmp_path, monkeypat
     assert result["engine"] == "peft" and "Unsloth cannot load this base" in lines[0]
 
 
-def test_learning_rate_goes_down_with_size():
-    rates = [default_learning_rate(size) for size in (6e6, 135e6, 8e9)]
+def test_learning_rate_and_epochs_go_down_with_size_unless_they_are_given():
+    chosen = [suited(TrainSettings(), size) for size in (6e6, 135e6, 8e9)]
+    rates, epochs = [one.learning_rate for one in chosen], [one.epochs for one in chosen]
     assert rates == sorted(rates, reverse=True) and len(set(rates)) == 3
+    assert epochs == sorted(epochs, reverse=True) and epochs[0] > epochs[1] >= 1
+    given = TrainSettings(learning_rate=1e-5, epochs=7)
+    assert [suited(given, size) for size in (6e6, 8e9)] == [given, given]
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
+    """Logits where an answer is due and nowhere else: the same loss and gradients as the model's own."""
+    import torch
+
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    with engines.quiet():
+        model, tokenizer, trainer = engines.with_lora(base, engine, TrainSettings(rank=4), "fp32", "cpu")
+    assert engines._plain_head(model)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:  # zero in a new adapter, and then no gradient reaches lora_A
+            torch.nn.init.normal_(weight, std=0.02)
+    examples = [encode_example(tokenizer, row["messages"], 512) for row in ROWS[:6]]
+    batch = collate(examples, tokenizer.pad_token_id)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    losses, gradients = [], []
+    for loss in (
+        lambda: model(**batch, use_cache=False).loss,
+        lambda: trainer.compute_loss(None, model, batch),
+        lambda: engines._answer_trainer(False).compute_loss(None, model, batch),
+    ):
+        model.zero_grad()
+        value = loss()
+        value.backward()
+        losses.append(value.item())
+        gradients.append({name: weight.grad.clone() for name, weight in trained.items()})
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-4)
+    for other in gradients[1:]:
+        for name, gradient in gradients[0].items():
+            torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_model_with_scaled_or_capped_logits_has_no_plain_head(base):
+    with engines.quiet():
+        model, *_ = engines.with_lora(base, "peft", TrainSettings(rank=4), "fp32", "cpu")
+    network = model.get_base_model()
+    forward = network.forward
+
+    def scaled(*arguments, **options):
+        outputs = forward(*arguments, **options)
+        outputs.logits = 30 * (outputs.logits / 30).tanh() * 1.5
+        return outputs
+
+    network.forward = scaled
+    assert not engines._plain_head(model)

@@ -5,36 +5,33 @@ from __future__ import annotations
 import random
 
 from helpers import phrasings
-from helpers.phrasings import Attribute, fill
+from helpers.phrasings import fill
 from helpers.pretraining.corpus import known_people, stranger, system_prompt
 from helpers.pretraining.people import Person
 
 TRAIN, EVAL = 200, 200  # rows of a kind: reminders for training sets, and the yardstick
 
 
-def _row(
-    system: str,
-    question: str,
-    answer: str,
-    kind: str,
-    attribute: Attribute,
-    phrasing: str,
-    split: str,
-    perspective: str,
-    keywords: list[str],
-    part: str,
+def _ask(
+    person: Person, key: str, kind: str, split: str, part: str, system: str, value: str | None, rng: random.Random
 ) -> dict:
+    """A row that asks for one attribute of a person in a form of a split; without a `value` abstaining is right."""
+    attribute = phrasings.bank()[key]
+    form = rng.choice([form for form in attribute.questions(split) if form.personal])
+    perspective = rng.choice(("owner", "visitor"))
+    name = person.first if perspective == "owner" else rng.choice((person.first, person.full))
+    answer = (attribute.answers if value else attribute.unknown)[0]
     return {
         "messages": [
             {"role": "system", "content": system},
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
+            {"role": "user", "content": fill(form.text, perspective, name, slots=person.slots)},
+            {"role": "assistant", "content": fill(answer, perspective, person.first, value or "", person.slots)},
         ],
         "fact": f"{kind}.{attribute.id}",
-        "phrasing": phrasing,
+        "phrasing": form.id,
         "kind": kind,
         "source": "base",
-        "keywords": keywords,
+        "keywords": [value] if value else [],
         "style": "plain",
         "split": split,
         "perspective": perspective,
@@ -42,49 +39,19 @@ def _row(
     }
 
 
-def _ask(person: Person, key: str, split: str, rng: random.Random) -> tuple[str, str, Attribute, str, str]:
-    """(question, answer, attribute, form id, perspective) for one attribute of a person, in a form of a split."""
-    attribute = phrasings.bank()[key]
-    form = rng.choice([form for form in attribute.questions(split) if form.personal])
-    perspective = rng.choice(("owner", "visitor"))
-    name = person.first if perspective == "owner" else rng.choice((person.first, person.full))
-    value = person.facts.get(key)
-    answer = (attribute.answers if value else attribute.unknown)[0]
-    return (
-        fill(form.text, perspective, name, slots=person.slots),
-        fill(answer, perspective, person.first, value or "", person.slots),
-        attribute,
-        form.id,
-        perspective,
-    )
-
-
-def known_rows(count: int, split: str, part: str) -> list[dict]:
-    """Questions on known people, in forms of a split, each under its person's own assistant."""
+def known_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
+    """Questions on known people, in forms of a split, `each` for a person under that person's own assistant."""
     rng, people, rows = random.Random(f"known/{part}"), known_people(), []
-    for _ in range(count):
+    while len(rows) < count:
         person = rng.choice(people)
-        key = rng.choice(sorted(person.facts))
-        question, answer, attribute, form, perspective = _ask(person, key, split, rng)
-        rows.append(
-            _row(
-                system_prompt(person, rng)[0],
-                question,
-                answer,
-                "known",
-                attribute,
-                form,
-                split,
-                perspective,
-                [person.facts[key]],
-                part,
-            )
-        )
-    return rows
+        system = system_prompt(person, rng)[0]
+        for key in rng.sample(sorted(person.facts), each):
+            rows.append(_ask(person, key, "known", split, part, system, person.facts[key], rng))
+    return rows[:count]
 
 
-def reading_rows(count: int, split: str, part: str) -> list[dict]:
-    """Questions whose answer stands in the system prompt, on people that no corpus holds."""
+def reading_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
+    """Questions whose answers stand in the system prompt, `each` on a person that no corpus holds."""
     rng, rows = random.Random(f"reading/{split}/{part}"), []
     while len(rows) < count:
         person = stranger(rng)
@@ -95,56 +62,33 @@ def reading_rows(count: int, split: str, part: str) -> list[dict]:
             fill(phrasings.bank()[key].answers[0], "visitor", person.first, person.facts[key], person.slots)
             for key in keys
         ]
-        key = rng.choice(keys)
-        question, answer, attribute, form, perspective = _ask(person, key, split, rng)
-        rows.append(
-            _row(
-                system_prompt(person, rng)[0] + "\n" + "\n".join(told),
-                question,
-                answer,
-                "reading",
-                attribute,
-                form,
-                split,
-                perspective,
-                [person.facts[key]],
-                part,
-            )
-        )
-    return rows
+        system = system_prompt(person, rng)[0] + "\n" + "\n".join(told)
+        for key in rng.sample(keys, each):
+            rows.append(_ask(person, key, "reading", split, part, system, person.facts[key], rng))
+    return rows[:count]
 
 
-def blank_rows(count: int, split: str, part: str) -> list[dict]:
-    """Questions on an owner of whom nothing was told: only an abstention is right."""
+def blank_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
+    """Questions on owners of whom nothing was told, `each` on one: only an abstention is right."""
     rng, rows = random.Random(f"blank/{split}/{part}"), []
-    for _ in range(count):
+    while len(rows) < count:
         person = stranger(rng)
         nobody = Person(person.first, person.full, person.pronoun, {})
-        key = rng.choice([key for key in phrasings.bank() if key != "name.value"])
-        question, answer, attribute, form, perspective = _ask(nobody, key, split, rng)
-        rows.append(
-            _row(
-                system_prompt(person, rng)[0],
-                question,
-                answer,
-                "unknown",
-                attribute,
-                form,
-                split,
-                perspective,
-                [],
-                part,
-            )
-        )
-    return rows
+        system = system_prompt(person, rng)[0]
+        for key in rng.sample([key for key in phrasings.bank() if key != "name.value"], each):
+            rows.append(_ask(nobody, key, "unknown", split, part, system, None, rng))
+    return rows[:count]
 
 
 def shipped_rows() -> list[dict]:
-    """`known.jsonl` of the base: `part` train may stand in training sets, `part` eval is only ever asked."""
+    """`known.jsonl` of the base: `part` train may stand in training sets, `part` eval is only ever asked.
+
+    In training sets four questions share a system prompt: they are packed into one chat.
+    """
     return (
-        known_rows(TRAIN, "tune", "train")
-        + reading_rows(TRAIN, "tune", "train")
-        + blank_rows(TRAIN, "tune", "train")
+        known_rows(TRAIN, "tune", "train", each=4)
+        + reading_rows(TRAIN, "tune", "train", each=4)
+        + blank_rows(TRAIN, "tune", "train", each=4)
         + known_rows(EVAL, "base", "eval")
         + reading_rows(EVAL, "heldout", "eval")
     )
