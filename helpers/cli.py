@@ -207,6 +207,35 @@ def pretrain(
     print(make_base(out, PretrainSettings(tokens=_count(tokens), seed=seed), log=_progress))
 
 
+phrasings_app = typer.Typer(rich_markup_mode=None, help="The phrasing bank.", no_args_is_help=True)
+app.add_typer(phrasings_app, name="phrasings")
+
+
+@phrasings_app.callback()
+def phrasing_bank() -> None:
+    """The phrasing bank in data/phrasings."""
+
+
+@phrasings_app.command("check")
+def phrasings_check() -> None:
+    """Check the phrasing bank after adding to it: grammar, twins, splits, coverage. Exit code 2 for a fault."""
+    from helpers.phrasing_check import check, coverage
+    from helpers.phrasings import bank
+
+    findings = [finding for attribute in bank().values() for finding in check(attribute)]
+    tables = {key: coverage(attribute) for key, attribute in bank().items()}
+    columns = list(next(iter(tables.values())))
+    print(f"{'attribute':22}" + "".join(f"{column:>10}" for column in columns))
+    for key, counts in tables.items():
+        print(f"{key:22}" + "".join(f"{counts[column]:>10}" for column in columns))
+    for finding in findings:
+        print(f"{'fault' if finding.fault else 'note'}: {finding.attribute}: {finding.what}: {finding.text}")
+    faults = sum(finding.fault for finding in findings)
+    if faults:
+        raise UserError(f"{faults} faults", "data/phrasings", "Mend the lines named above.")
+    print(f"no faults, {len(findings)} notes")
+
+
 @app.command()
 def notebooks(
     only: Annotated[str, typer.Option(help="Only those whose names begin so, such as 00.")] = "",

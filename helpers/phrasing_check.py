@@ -1,0 +1,100 @@
+"""The checker of the phrasing bank: grammar of the filled forms, twins, splits and coverage, for whoever adds to it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from helpers import phrasings
+from helpers.evaluation import is_abstention
+from helpers.phrasings import Attribute, Form, fill
+from helpers.rows import SPLITS
+
+TWIN = 88  # per cent of likeness (rapidfuzz's ratio of the bare words) from which two forms count as one
+ENOUGH = {"base": 15, "tune": 20, "heldout": 5}  # question forms an attribute needs in each split
+# An object, whatever follows: "for he" is wrong in any sentence.
+_OBJECTS = r"\b(?:at|behind|beside|by|for|from|near|of|on|to|towards|with|tell|ask|call) (?:I|he|she)\b"
+# The wrong verb or case for a person.
+_OWNER = r"\bI (?:is|has|does|lives|works|likes|speaks)\b|\b(?:does|is|has) I\b|\bme am\b|\bmy's\b|\bI's\b"
+_VISITOR = r"\b[Hh]e (?:am|are)\b|\b(?:do|am|are) s?he\b|\b(?:hi[sm]|her)'s\b|\bhim (?:has|does|was)\b"
+_POSSESSIVE = r"\b[Ss]?[Hh]e's (?!not|been|got|called|from|in\b|the\b|a\b)"
+_ANY = (
+    r"[{}\[\]|]",  # a bracket or a slot that nothing fills
+    r"\s\s|^\s|\s$|\s[?.,!]|\s's",
+    r"\b(?!for)([a-z]+) \1\b",  # a word twice
+    r"[.?!] s?he\b",  # a sentence that begins with a small letter
+    _OBJECTS,
+    _POSSESSIVE,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a sentence of an attribute; a `fault` has to be mended, the rest is worth a look."""
+
+    attribute: str
+    what: str
+    text: str
+    fault: bool = True
+
+
+def flaws(text: str) -> list[str]:
+    """The readings of a form that are wrong: as its owner says it, and about "Alex", "he" and "she"."""
+    found = []
+    for perspective, name in (("owner", "Alex"), ("visitor", "Alex"), ("visitor", "he"), ("visitor", "she")):
+        filled = fill(text, perspective, name, "VALUE", {"species": "dog"})
+        wrong = (*_ANY, _OWNER if perspective == "owner" else _VISITOR)
+        if any(re.search(pattern, filled) for pattern in wrong) or not filled[0].isupper():
+            found.append(filled)
+    return found
+
+
+def sentences(attribute: Attribute) -> list[str]:
+    """All that the bank can say about an attribute: questions, framed nouns, answers, abstentions."""
+    framed = [frame.replace("{noun}", n) for n in attribute.things for frame in phrasings.wrappers()["noun"]]
+    framed += [f"Tell me {noun}." for noun in attribute.nouns]
+    return [*(form.text for form in attribute.forms), *framed, *attribute.answers, *attribute.unknown]
+
+
+def twins(forms: list[Form], others: list[str]) -> list[tuple[str, str]]:
+    """(form, its twin) for each of `forms` that nearly equals one of the `others`."""
+    from rapidfuzz import fuzz, process
+
+    known = [phrasings.normal(text) for text in others]
+    found = []
+    for form in forms:
+        match = process.extractOne(phrasings.normal(form.text), known, scorer=fuzz.ratio, score_cutoff=TWIN)
+        if match:
+            found.append((form.text, others[match[2]]))
+    return found
+
+
+def check(attribute: Attribute) -> list[Finding]:
+    """What is wrong with an attribute's sentences, and which of its forms are nearly the same."""
+    found = [Finding(attribute.id, "reads wrong", flaw) for text in sentences(attribute) for flaw in flaws(text)]
+    for text in attribute.unknown:
+        if not is_abstention(fill(text, "owner", "Alex")):
+            found.append(Finding(attribute.id, "does not say that it does not know", text))
+    for text in attribute.answers:
+        if is_abstention(fill(text, "visitor", "Alex", "Buddy")):
+            found.append(Finding(attribute.id, "an answer that says it does not know", text))
+    trained = [form.text for form in attribute.forms if form.split != "heldout"]
+    trained += [frame.replace("{noun}", n) for n in attribute.nouns for frame in phrasings.wrappers()["noun"]]
+    for one, other in twins(attribute.questions("heldout"), trained):
+        found.append(Finding(attribute.id, "held out, yet nearly a form that is trained on", f"{one} ~ {other}"))
+    for number, form in enumerate(attribute.forms):
+        for one, other in twins([form], [earlier.text for earlier in attribute.forms[:number]]):
+            found.append(Finding(attribute.id, "nearly the same", f"{one} ~ {other}", fault=False))
+    for split, enough in ENOUGH.items():
+        if (count := len(attribute.questions(split))) < enough:
+            found.append(Finding(attribute.id, "too few forms", f"{count} in the split {split}, {enough} are needed"))
+    return found
+
+
+def coverage(attribute: Attribute) -> dict[str, int]:
+    """How many questions of each split, reversed forms, answers and abstentions an attribute has."""
+    counts = Counter(form.split for form in attribute.forms if not form.reversed)
+    turned = sum(form.reversed for form in attribute.forms)
+    told = {"reversed": turned, "answers": len(attribute.answers), "unknown": len(attribute.unknown)}
+    return {"questions": sum(counts.values()), **{split: counts[split] for split in SPLITS}, **told}
