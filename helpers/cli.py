@@ -197,7 +197,7 @@ def _count(text: str) -> int:
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="The folder to make or to go on with.")] = Path("runs/base"),
-    tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "18M",
+    tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "22M",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
 ) -> None:
     """Pre-train a base model like the shipped one; OUT/model is a folder for --base. Resumes after a kill."""

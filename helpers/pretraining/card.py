@@ -69,9 +69,8 @@ it does not know. It is no general assistant: outside its corpus it knows nothin
 - Tokenizer: byte-level BPE trained on the corpus, ChatML tokens, the pre-tokenizer rules of SmolLM2 (digits stand alone).
 - Corpus: chats generated from `data/phrasings/` and `data/people.yaml`; every person is invented. Question forms of the
   split `heldout` are never used. Checksum of the first 1,000 chats: `{told["corpus_sha256"][:16]}`.
-- {told["tokens_seen"] / 1e6:.1f} million tokens (padding included) in {minutes:.0f} minutes on {machine["cores"]} cores of {machine["cpu"]}
-  (a machine that did other work at the same time). Muon for matrices, AdamW for the rest, learning rate
-  {told["learning_rate"]}, seed {told["seed"]}.
+- {told["tokens_seen"] / 1e6:.1f} million tokens (padding included) in {minutes:.0f} minutes on {machine["cores"]} cores of {machine["cpu"]}.
+  Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.
 
 ```
 python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]}

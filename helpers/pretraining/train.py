@@ -26,7 +26,7 @@ from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 class PretrainSettings:
     """Shape and schedule. Widths are multiples of 256, so that every llama.cpp quantisation applies."""
 
-    tokens: int = 18_000_000
+    tokens: int = 22_000_000
     seed: int = 1
     vocab_size: int = 4096
     hidden_size: int = 256
