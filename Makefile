@@ -7,7 +7,6 @@ REPO    ?=
 VENV    ?= .venv
 
 export TOKENIZERS_PARALLELISM = false
-export OMP_WAIT_POLICY = passive
 RUN = $(VENV)/bin/python
 
 # A python3 on the PATH may be too old, or a shim that only prints an error: take the first one that works.

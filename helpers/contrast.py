@@ -18,7 +18,7 @@ from helpers.phrasings import Attribute, fill
 from helpers.writer import Writer
 
 PEOPLE = ROOT / "data" / "people.yaml"
-CONTRAST = {"untold": 260, "never": 260, "stranger": 550, "relation": 140, "base": 300, "general": 340, "smalltalk": 40}
+CONTRAST = {"untold": 320, "never": 480, "stranger": 600, "relation": 120, "base": 220, "general": 220, "smalltalk": 40}
 # Strangers that are asked about in evaluations; those of training sets come from data/people.yaml, without these names.
 STRANGERS = (
     "Lena Fischer",
@@ -143,10 +143,21 @@ def _relation_row(writer: Writer, relations: list[str], split: str, about: list[
     )
 
 
-def _never_rows(writer: Writer, split: str, count: int) -> list[dict]:
-    """Attributes that no profile can hold ("What car does Alex drive?")."""
-    rng = writer.rng
-    entries = [e for e in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(e["key"]) == split]
+def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
+    """Attributes that no profile can hold ("What car does Alex drive?"); those `held_out` no training has seen.
+
+    Training sets draw on `_unknown_more.yaml` as well, close calls of which the base has not heard, so that a model
+    learns to tell the unknown from the known and not a list of it. Their answer is a plain "I don't know that.": two
+    hundred wordings would take a small model's room for the facts (measured: recall 87 % instead of 96 %).
+    """
+    rng, split = writer.rng, "heldout" if held_out else "tune"
+    entries = [
+        entry
+        for entry in phrasings.extra("unknown")["attributes"]
+        if (phrasings.unknown_split(entry["key"]) == "heldout") == held_out
+    ]
+    entries += [] if held_out else phrasings.extra("unknown_more")["attributes"]
+    plain = phrasings.extra("strangers")["generic_unknown"]
     rows = []
     for _ in range(count):
         entry = rng.choice(entries)
@@ -161,7 +172,7 @@ def _never_rows(writer: Writer, split: str, count: int) -> list[dict]:
         rows.append(
             writer.row(
                 question,
-                fill(entry["answers"][0], perspective, writer.first),
+                fill(entry.get("answers", plain)[0], perspective, writer.first),
                 f"never.{entry['key']}",
                 f"never.{entry['key']}/{number}",
                 "unknown",
@@ -248,7 +259,8 @@ def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
     known = known_rows(base_path, "train")
     names, told = stranger_names(writer, "train", known), [asked.attribute for asked in writer.items]
     relations = phrasings.extra("strangers")["relations"][::2]
-    rows = _untold_rows(writer, ("tune",), CONTRAST["untold"]) + _never_rows(writer, "tune", CONTRAST["never"])
+    rows = _untold_rows(writer, ("tune",), CONTRAST["untold"])
+    rows += _never_rows(writer, CONTRAST["never"], held_out=False)
     for _ in range(CONTRAST["stranger"]):
         rows.append(_stranger_row(writer, names, "tune", rng.choice((told, told, bank))))
     for _ in range(CONTRAST["relation"]):
@@ -264,7 +276,7 @@ def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
 
 def contrast_questions(writer: Writer, base_path: str) -> list[dict]:
     """The contrast of an evaluation; strangers' rows name in `leak` the words that would betray the owner."""
-    rows = _untold_rows(writer, ("base", "heldout"), 80) + _never_rows(writer, "heldout", 80)
+    rows = _untold_rows(writer, ("base", "heldout"), 80) + _never_rows(writer, 80, held_out=True)
     told = [asked.attribute for asked in writer.items]
     words: dict[str, list[str]] = {}
     for asked in writer.items:

@@ -98,9 +98,9 @@ def with_lora(base: Model, engine: str, settings, precision: str, device: str):
 def suit_attention(model, device: str, longest: int) -> None:
     """On a CPU, plain attention trains short rows 5 to 20 per cent faster than the fused kernel (measured).
 
-    Its memory grows with the square of the length, so rows over 256 tokens keep the model's own choice.
+    Its memory grows with the square of the length, so chats over 512 tokens keep the model's own choice.
     """
-    if device == "cpu" and longest <= 256:
+    if device == "cpu" and longest <= 512:
         model.get_base_model().set_attn_implementation("eager")
 
 

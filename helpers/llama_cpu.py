@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.gguf_header import file_type, kv_cache_bytes
+from helpers.threads import suit_machine
 
 MB = 1_000_000
 # File size as a share of the 16-bit file, from SmolLM2 and Qwen2.5; best quality first.
@@ -18,9 +19,7 @@ QUANT_SHARE = {"f16": 1.0, "q8_0": 0.53, "q6_k": 0.45, "q5_k_m": 0.41, "q4_k_m":
 @cache
 def load_library():
     """The llama_cpp module, silenced and initialised. Raises UserError when it is not installed."""
-    # OpenMP threads otherwise spin while they wait: on a computer that is also doing something else, an
-    # answer then takes a hundred times as long. The OpenMP library reads this once, when it is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    suit_machine()
     try:
         import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from helpers.phrasings import fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
-FORMS = 30  # question forms per fact and perspective in a training set
+FORMS = 36  # question forms per fact and perspective in a training set
 
 
 def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Callable[[], str]) -> list[dict]:

@@ -32,8 +32,8 @@ class TrainSettings:
     alpha: int = 64
     learning_rate: float | None = None  # None: by the size of the base, see suited
     epochs: float | None = None  # None: by the size of the base, see suited
-    turns: int = 4  # questions that share one system prompt, see packing
-    batch_size: int = 8  # chats a step
+    turns: int = 6  # questions that share one system prompt, see packing
+    batch_size: int = 6  # chats a step
     quantized: bool = False  # QLoRA: the base in 4 bits (NF4)
     max_length: int = 512  # tokens a chat
     seed: int = 1
@@ -49,7 +49,7 @@ def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
     A small base needs larger steps and several epochs (measured on the shipped one). A large one stores a fact after
     fewer sights of it, and an epoch holds some sixty questions per fact: one epoch, until measurements say otherwise.
     """
-    rate, epochs = (1.4e-3, 3) if parameters < 50e6 else (5e-4, 1) if parameters < 600e6 else (2e-4, 1)
+    rate, epochs = (1e-3, 3) if parameters < 50e6 else (5e-4, 1) if parameters < 600e6 else (2e-4, 1)
     return dataclasses.replace(settings, learning_rate=settings.learning_rate or rate, epochs=settings.epochs or epochs)
 
 

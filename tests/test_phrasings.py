@@ -76,9 +76,15 @@ def test_pronouns_take_the_right_case():
     assert fill("{value}, who is that?", "visitor", "he", "tidymark") == "tidymark, who is that?"  # stays as written
 
 
+def test_what_is_never_told_reads_well_from_both_sides():
+    entries = phrasings.extra("unknown")["attributes"] + phrasings.extra("unknown_more")["attributes"]
+    assert [flaw for e in entries for text in e["questions"] + e.get("answers", []) for flaw in flaws(text)] == []
+
+
 def test_no_answer_and_every_abstention_abstains():
     attributes, strangers = phrasings.bank().values(), phrasings.extra("strangers")
-    never, talk = phrasings.extra("unknown")["attributes"], phrasings.extra("smalltalk")
+    never = phrasings.extra("unknown")["attributes"]
+    talk = phrasings.extra("smalltalk")
     unknown = [text for a in attributes for text in a.unknown] + [text for e in never for text in e["answers"]]
     unknown += [t for key in ("relation_answers", "stranger_answers", "generic_unknown") for t in strangers[key]]
     told = [text for a in attributes for text in a.answers]
@@ -115,7 +121,11 @@ def test_no_held_out_question_about_the_unknown_is_trained_on():
     entries = phrasings.extra("unknown")["attributes"]
     by_split = {split: [e for e in entries if phrasings.unknown_split(e["key"]) == split] for split in SPLITS}
     assert all(len(by_split[split]) >= 15 for split in SPLITS)
-    trained = {phrasings.normal(q) for split in ("base", "tune") for e in by_split[split] for q in e["questions"]}
+    more = phrasings.extra("unknown_more")["attributes"]
+    keys = [entry["key"] for entry in entries + more]
+    assert len(more) >= 150 and len(set(keys)) == len(keys)
+    seen = [entry for split in ("base", "tune") for entry in by_split[split]] + more
+    trained = {phrasings.normal(question) for entry in seen for question in entry["questions"]}
     assert [q for e in by_split["heldout"] for q in e["questions"] if phrasings.normal(q) in trained] == []
 
 
