@@ -332,6 +332,7 @@ def test_profiles_with_one_perspective(side, tmp_path):
         rows = [row for row in make(profile) if row["kind"] in ("fact", "unknown", "combined", "identity")]
         assert {row["perspective"] for row in rows} == {side}
         bank = [row for row in rows if row["kind"] != "identity" and row["source"] == "bank"]
+        bank = [row for row in bank if answer(row) != "I don't know that."]  # names nobody
         about_me = [row for row in bank if re.search(r"\b(you|your)\b", answer(row).lower())]
         if side == "owner":
             assert len(about_me) > 0.9 * len(bank)
