@@ -58,11 +58,14 @@ def _interval(metric: Mapping) -> tuple[float, float]:
 def loss_curve(history: list[Mapping], path: Path | None = None):
     """Training loss (nats per answer token, log scale) over epochs. `history`: [{step, epoch, loss}].
 
-    A batch is small and its loss jumps: a long history is drawn as means over at most 40 stretches of equal length.
+    A batch is small and its loss jumps: a long history is drawn as means over at most 40 stretches of equal length, a
+    shorter rest joins the last one.
     """
     with _figure(6.5, 3) as (figure, axes):
         size = -(-len(history) // 40)
         parts = [history[start : start + size] for start in range(0, len(history), size)]
+        if len(parts) > 1 and len(parts[-1]) < size:
+            parts[-2:] = [[*parts[-2], *parts[-1]]]
         epochs = [sum(h["epoch"] for h in part) / len(part) for part in parts]
         losses = [sum(h["loss"] for h in part) / len(part) for part in parts]
         axes.plot(epochs, losses, color=DARK, marker="o", markersize=3)

@@ -100,6 +100,14 @@ def test_titles_tell_the_finding():
     assert "1.2 MB" in texts(plots.sizes(SIZES))[0] and "6.1 MB" in texts(plots.sizes(SIZES))
 
 
+def test_a_jump_of_the_last_step_does_not_end_the_loss_curve():
+    history = [{"step": n, "epoch": n / 80, "loss": 0.1} for n in range(1, 82)] + [{"step": 82, "epoch": 1, "loss": 9}]
+    drawn_losses = list(plots.loss_curve(history).axes[0].lines[0].get_ydata())  # 27 stretches of three and a rest
+    assert len(drawn_losses) == 27 and drawn_losses[:-1] == pytest.approx([0.1] * 26) and drawn_losses[-1] < 2.4
+    even = plots.loss_curve(history[:80]).axes[0].lines[0].get_ydata()
+    assert len(even) == 40 and list(even) == pytest.approx([0.1] * 40)
+
+
 def test_bars_and_intervals_are_the_numbers():
     axes = plots.before_after(BEFORE, METRICS).axes[0]
     after = {axes.get_yticks()[n]: label.get_text() for n, label in enumerate(axes.get_yticklabels())}
