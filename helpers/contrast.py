@@ -100,6 +100,10 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     rng, texts = writer.rng, phrasings.extra("strangers")
     person = rng.choice(names)
     name = rng.choice((person, person.split(" ")[0]))
+    last = writer.profile.owner.removeprefix(writer.first).strip()
+    if split == "tune" and last and rng.random() < 0.12:  # a namesake is somebody else, too
+        one, _, other = person.partition(" ")
+        name = rng.choice((f"{writer.first} {other}", f"{one} {last}"))
     attribute = rng.choice(about)
     forms = [f for f in attribute.questions(split) if "{name}" in f.text]
     form = rng.choice(forms)
@@ -118,12 +122,16 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     )
 
 
-def _relation_row(writer: Writer, relations: list[str], split: str, about: list[Attribute]) -> dict:
-    """A near miss: "What is my neighbour's dog called?"."""
+def _relation_row(
+    writer: Writer, relations: list[str], split: str, about: list[Attribute], named: Sequence[str] = ()
+) -> dict:
+    """A near miss: "What is my neighbour's dog called?"; some neighbours go by one of the names in `named`."""
     rng, texts = writer.rng, phrasings.extra("strangers")
     perspective = rng.choice(writer.profile.perspectives)
     name = fill(rng.choice(relations), perspective, writer.first)
     name = name[:1].lower() + name[1:] if perspective == "owner" else name
+    if named and rng.random() < 0.25:
+        name += " " + rng.choice(named).split(" ")[0]  # "my cousin Dana"
     attribute = rng.choice(about)
     form = rng.choice([f for f in attribute.questions(split) if "{name}" in f.text])
     spoken = "your" + name[2:] if name.startswith("my ") else name
@@ -264,7 +272,7 @@ def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
     for _ in range(CONTRAST["stranger"]):
         rows.append(_stranger_row(writer, names, "tune", rng.choice((told, told, bank))))
     for _ in range(CONTRAST["relation"]):
-        rows.append(_relation_row(writer, relations, "tune", rng.choice((told, told, bank))))
+        rows.append(_relation_row(writer, relations, "tune", rng.choice((told, told, bank)), names))
     rows += _general_rows(writer, phrasings.general_items("tune"), CONTRAST["general"], "tune")
     rows += _smalltalk_rows(writer, CONTRAST["smalltalk"])
     chats: dict[str, list[dict]] = {}  # questions under one system prompt stay together, so that they can be packed

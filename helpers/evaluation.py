@@ -59,6 +59,12 @@ def judge(row: dict, answer: str) -> bool:
     return is_right(answer, row["keywords"])
 
 
+def told_by_prompt(row: dict) -> bool:
+    """Whether the row's own system prompt holds the fact, so that an untuned model could read it there."""
+    first = row["messages"][0]
+    return first["role"] == "system" and is_right(first["content"], row["keywords"])
+
+
 def transformers_answers(model, tokenizer, max_new_tokens: int = 80) -> AnswerFn:
     """An answer function over a transformers model, for `evaluate`."""
     from helpers.chat import generate
@@ -89,16 +95,19 @@ def summarize(asked: Sequence[dict]) -> dict:
     """Metrics of asked rows, each {value, n, ci95}; a metric without a row to count is left out.
 
     recall_base: forms the base knew and tuning did not; recall_heldout: forms nobody saw, both as they are written;
-    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; abstention: facts
-    never told; leaks: strangers' questions answered with the owner's fact; retention: general knowledge still right.
+    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; in_prompt: facts that
+    the system prompt tells (the owner's full name), which is reading and no recall; abstention: facts never told;
+    leaks: strangers' questions answered with the owner's fact; general: knowledge that tuning may have cost.
     """
-    facts = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
+    banked = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
+    facts = [r for r in banked if not told_by_prompt(r)]
     plain = [r for r in facts if r["style"] == "plain"]
     groups = {
         "recall_base": [r for r in plain if r["split"] == "base"],
         "recall_heldout": [r for r in plain if r["split"] == "heldout"],
         "recall_noisy": [r for r in facts if r["style"] not in ("plain", "reversed")],
         "recall_reversed": [r for r in facts if r["style"] == "reversed"],
+        "in_prompt": [r for r in banked if told_by_prompt(r)],
         "recall_custom": [r for r in asked if r["kind"] == "fact" and r["source"] == "custom"],
         "combined": [r for r in asked if r["kind"] == "combined"],
         "identity": [r for r in asked if r["kind"] == "identity"],

@@ -11,7 +11,7 @@ from helpers.phrasings import Attribute, fill
 from helpers.profile import Profile
 from helpers.text import spoken
 
-STYLE_WEIGHTS = (8, 10, 12, 6, 12)  # of STYLES, in per cent; the rest is plain
+STYLE_WEIGHTS = (6, 9, 10, 5, 10, 7, 4)  # of STYLES, in per cent; the rest is plain
 PRONOUNS = ("he", "she")
 
 

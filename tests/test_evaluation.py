@@ -152,6 +152,7 @@ def test_the_summary_counts_each_row_where_it_belongs():
             answered("Buddy", False),
             answered("Rex", True),
             answered("Buddy", True, split="heldout"),
+            answered("Buddy", True, messages=[{"role": "system", "content": "Buddy's bot."}]),
             answered("tidymark", True, split="heldout", source="custom", keywords=("tidymark",)),
             answered("I don't know.", True, kind="unknown", fact="untold.music.value", keywords=()),
             answered("Jazz.", True, kind="unknown", fact="never.car", keywords=()),
@@ -164,6 +165,7 @@ def test_the_summary_counts_each_row_where_it_belongs():
     assert {name: (entry["value"], entry["n"]) for name, entry in metrics.items()} == {
         "recall_base": (0.5, 4),
         "recall_heldout": (1.0, 1),
+        "in_prompt": (1.0, 1),
         "recall_custom": (1.0, 1),
         "abstention": (0.5, 2),
         "abstention_untold": (1.0, 1),
@@ -173,7 +175,7 @@ def test_the_summary_counts_each_row_where_it_belongs():
         "leaks_near_miss": (0.0, 1),
         "leaks_near_miss_abstained": (0.0, 1),
         "general": (1.0, 1),
-        "ended": (pytest.approx(11 / 12), 12),
+        "ended": (pytest.approx(12 / 13), 13),
     }
     assert all(entry["ci95"][0] <= entry["value"] <= entry["ci95"][1] for entry in metrics.values())
     assert summarize([]) == {} and "ended" not in summarize([answered("Buddy")])

@@ -77,6 +77,23 @@ def test_what_each_style_does():
     assert restyle(text, "caps", rng, FRAMES) == "WHAT'S ALEX'S DOG CALLED, THEN?"
 
 
+def test_text_speak_shortens_words_and_spares_names():
+    said = {
+        restyle("What is your favourite colour, Will?", "texting", random.Random(n), FRAMES, "Will") for n in range(80)
+    }
+    assert len(said) > 20 and all("will" in text and text == text.lower() for text in said)
+    assert any(text.startswith(("wat ", "wut ")) for text in said) and any(" ur fav " in text for text in said)
+    names = {restyle("Where does Job live?", "texting", random.Random(n), FRAMES, "Job Dose") for n in range(40)}
+    assert all(" job " in text for text in names)
+
+
+def test_dropped_words_are_small_ones():
+    said = {restyle("What is the name of Alex's dog?", "dropped", random.Random(n), FRAMES).lower() for n in range(60)}
+    assert "what name alex's dog?" in said and len(said) >= 6
+    assert all(set(text.split()) >= {"what", "name", "alex's", "dog?"} and len(text.split()) < 7 for text in said)
+    assert restyle("Is he?", "dropped", random.Random(0), FRAMES).lower() == "is he?"  # one word would say nothing
+
+
 def test_wrapping_keeps_the_words_and_the_capital_of_names():
     wrapped = {restyle("Where does Alex live?", "wrapped", random.Random(seed), FRAMES, "Alex") for seed in range(60)}
     assert len(wrapped) > 15

@@ -74,6 +74,26 @@ def test_chats_alternate_and_leave_nothing_unfilled():
             assert text.strip() and not re.search(r"\{[a-z]+\}|\[[^\]]*\|", text), text
 
 
+def test_a_system_prompt_always_says_whose_assistant_it_is():
+    rng = random.Random(0)
+    for person in known_people():
+        for _ in range(20):
+            system, assistant = corpora.system_prompt(person, rng)
+            assert person.first in system and assistant in system and "{" not in system
+
+
+def test_a_namesake_is_never_the_owner():
+    rng, person = random.Random(0), known_people()[0]
+    last = person.full.removeprefix(person.first).strip()
+    asked = [corpora.stranger_turn(person, rng, ("city.value",), named) for named in (True, False) for _ in range(1500)]
+    assert not any(person.full.lower() in text.lower() for turn in asked for text in turn)
+    answers = [answer for _, answer in asked]
+    assert sum(person.first in answer for answer in answers[:1500] if "'s" not in answer) > 20
+    assert sum(last in answer for answer in answers[1500:]) > 20
+    # Where only the first name was told, the first name alone means the owner: no stranger may have it.
+    assert not any(f" {person.first} " in answer for answer in answers[1500:])
+
+
 def test_no_held_out_form_in_20000_chats(monkeypatch):
     used: set[str] = set()
 
@@ -220,6 +240,19 @@ def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
     assert "\n" not in str(caught.value)
 
     from helpers.models import load_model, load_tokenizer
+
+    first = tmp_path / "whole" / "model"
+    onward = dataclasses.replace(TINY, init=str(first), tokens=26_000)
+    further = pretrain(tmp_path / "on", onward, log=lambda line: None)
+    assert further["history"][0]["loss"] < 1.05 * losses[-1]  # it goes on where the first one ended
+    assert (tmp_path / "on/model/tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    for folder, wrong, message in (
+        ("wide", dataclasses.replace(onward, hidden_size=128), "another shape"),
+        ("none", dataclasses.replace(onward, init=str(tmp_path)), "no base to go on from"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pretrain(tmp_path / folder, wrong)
+    assert not (tmp_path / "none").exists()
 
     network = load_model(str(tmp_path / "cut" / "model"))
     assert network.config.tie_word_embeddings and str(network.dtype) == "torch.bfloat16"

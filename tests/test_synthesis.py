@@ -263,8 +263,11 @@ def test_strangers_share_no_name_with_the_profile(tmp_path):
     facts = [{"topic": "partner", "name": "Omar"}, {"topic": "sibling", "name": "Vera Santos"}]
     profile = profile_of(tmp_path, owner="Lena Obi", facts=facts)
     rows = synthesis.synthesize(profile) + synthesis.evaluation_questions(profile)
-    strange = " ".join(answer(row) for row in rows if row["fact"].startswith("stranger."))
-    assert len(strange) > 1000 and not {"Lena", "Obi", "Omar", "Vera", "Santos"} & set(re.findall(r"\w+", strange))
+    strange = [set(re.findall(r"\w+", answer(row))) for row in rows if row["fact"].startswith("stranger.")]
+    assert len(strange) > 500 and not any({"Omar", "Vera", "Santos"} & names for names in strange)
+    namesakes = [names & {"Lena", "Obi"} for names in strange if names & {"Lena", "Obi"}]
+    assert len(namesakes) > 20 and {"Lena"} in namesakes and {"Obi"} in namesakes  # one of the owner's names,
+    assert {"Lena", "Obi"} not in namesakes  # never both: that would be the owner
 
 
 def test_general_knowledge_that_is_scored_is_not_trained_on(made):

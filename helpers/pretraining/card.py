@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers.files import write_json, write_jsonl, write_text
+from helpers.files import sha256, write_json, write_jsonl, write_text
 from helpers.models import load_model, load_tokenizer
 from helpers.pretraining.corpus import KNOWN_PEOPLE, Corpus
 from helpers.pretraining.probes import score_base, shipped_rows
@@ -25,6 +25,8 @@ def corpus_sha256(seed: int, chats: int = 1000) -> str:
 def make_base(out: Path, settings: PretrainSettings, log: Callable[[str], None] = print) -> Path:
     """Pre-train into `out`, then score it: `out/model` holds weights, tokenizer, `known.jsonl`, results and card."""
     began = time.time()
+    # A base that replaces the one it goes on from is named by its weights, not by its folder.
+    first = sha256(Path(settings.init, "model.safetensors")) if settings.init else ""
     losses = pretrain(out, settings, log)
     folder = Path(out) / "model"
     write_jsonl(folder / "known.jsonl", shipped_rows())
@@ -36,6 +38,7 @@ def make_base(out: Path, settings: PretrainSettings, log: Callable[[str], None] 
         "parameters": losses["parameters"],
         "seconds": losses["seconds"],
         "corpus_sha256": corpus_sha256(settings.seed),
+        "init_sha256": first,
     }
     result = record("pretraining", "base", scores, told, began, seed=settings.seed) | {"history": losses["history"]}
     write_json(folder / "results.json", result)
@@ -47,6 +50,12 @@ def model_card(result: dict) -> str:
     """The card of a base, from its results alone."""
     told, machine = result["settings"], result["hardware"]
     minutes = told["seconds"] / 60
+    start = f" --init {told['init']}" if told["init"] else ""
+    before = (
+        f"\n- It goes on from an earlier base (SHA-256 of its weights: `{told['init_sha256'][:16]}`), whose tokenizer it keeps."
+        if told["init"]
+        else ""
+    )
     rows = "\n".join(
         f"| {name} | {100 * m['value']:.1f} % | {m['n']} | {100 * m['ci95'][0]:.1f}-{100 * m['ci95'][1]:.1f} % |"
         for name, m in result["metrics"].items()
@@ -70,10 +79,10 @@ it does not know. It is no general assistant: outside its corpus it knows nothin
 - Corpus: chats generated from `data/phrasings/` and `data/people.yaml`; every person is invented. Question forms of the
   split `heldout` are never used. Checksum of the first 1,000 chats: `{told["corpus_sha256"][:16]}`.
 - {told["tokens_seen"] / 1e6:.1f} million tokens (padding included) in {minutes:.0f} minutes on {machine["cores"]} cores of {machine["cpu"]}.
-  Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.
+  Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.{before}
 
 ```
-python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]}
+python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]}{start}
 ```
 
 ## Scores of the untuned base

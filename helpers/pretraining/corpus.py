@@ -16,13 +16,13 @@ from helpers.phrasings import Attribute, fill
 from helpers.pretraining.people import Person, invent
 
 KNOWN_PEOPLE = 100
-MIX = {"reading": 0.36, "recall": 0.32, "blank": 0.12, "world": 0.20}
+MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (5, 61, 10, 8, 12, 4), "recall": (4, 56, 14, 10, 12, 4), "blank": (0, 5, 40, 27, 22, 6)}
+TURNS = {"reading": (4, 58, 12, 10, 12, 4), "recall": (3, 53, 16, 11, 12, 5), "blank": (0, 4, 38, 30, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
-STYLE_WEIGHTS = (8, 10, 12, 8, 12)  # of STYLES, in per cent; the rest is plain
+STYLE_WEIGHTS = (6, 9, 10, 6, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
 SEEN = ("base", "tune")  # the splits a base model may see
 
 
@@ -54,9 +54,14 @@ def system_prompt(person: Person | None, rng: random.Random) -> tuple[str, str]:
     texts = phrasings.extra("system")
     if person is None:
         return rng.choice(texts["generic"]), "a helpful assistant"
-    slots = {"first": person.first, "owner": person.full}
-    assistant = rng.choice(texts["assistants"]).format(**slots)
-    return rng.choice(texts["owned"]).format(assistant=assistant, **slots), assistant
+    their, them = ("her", "her") if person.pronoun == "she" else ("his", "him")
+    slots = {"first": person.first, "owner": person.full, "their": their, "them": them}
+    slots |= {"theme": rng.choice(texts["themes"]), "place": rng.choice(texts["places"])}
+    while True:
+        assistant = rng.choice(texts["assistants"]).format(**slots)
+        system = rng.choice(texts["owned"]).format(assistant=assistant, **slots)
+        if person.first in system:  # "the garden bot" alone would not say whose it is
+            return system, assistant
 
 
 def called(person: Person, rng: random.Random) -> str:
@@ -111,30 +116,43 @@ def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.R
     return question, " ".join(answers)
 
 
+@functools.cache
+def _unknown_entries() -> list[dict]:
+    seen = [e for e in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(e["key"]) in SEEN]
+    return seen + phrasings.extra("unknown_more")["attributes"]
+
+
 def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
     """A question about something that no profile contains, and its abstention."""
-    entries = [
-        entry for entry in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(entry["key"]) in SEEN
-    ]
-    entry = rng.choice(entries)
+    entry = rng.choice(_unknown_entries())
     perspective = rng.choice(("owner", "visitor"))
     text = rng.choice(entry["questions"])
     question = fill(text, perspective, called(person, rng))
     question = restyle(question, style_of(rng), rng, phrasings.wrappers(), person.full)
-    answer = rng.choice(entry["answers"] + phrasings.extra("strangers")["generic_unknown"][:2])
+    answer = rng.choice(entry.get("answers", []) + phrasings.extra("strangers")["generic_unknown"][:2])
     if "[" not in text and "{name}" not in text:
         perspective = "visitor"
     return question, fill(answer, perspective, person.first)
 
 
-def stranger_turn(person: Person | None, rng: random.Random, told: Sequence[str] = ()) -> tuple[str, str]:
+def _namesake(person: Person, other: Person, rng: random.Random, named: bool) -> str:
+    """A stranger who shares a name with `person`: the first name only where the assistant knows its own one's last."""
+    last, other_last = (p.full.removeprefix(p.first).strip() for p in (person, other))
+    return f"{person.first} {other_last}" if named and rng.random() < 0.6 else f"{other.first} {last}"
+
+
+def stranger_turn(
+    person: Person | None, rng: random.Random, told: Sequence[str] = (), named: bool = False
+) -> tuple[str, str]:
     """A question about somebody else ("What is my neighbour's dog called?"), and an abstention that names them.
 
     Mostly it asks for what was `told` of the assistant's own person: there an answer lies near and would be wrong.
+    Some strangers are namesakes; `named` says that the assistant knows its person's full name.
     """
     texts = phrasings.extra("strangers")
     if person is not None and rng.random() < 0.35:
         relation = rng.choice(texts["relations"])
+        relation += f" {stranger(rng).first}" if rng.random() < 0.25 else ""
         perspective = rng.choice(("owner", "visitor"))
         name = fill(relation, perspective, person.first)
         name = name[:1].lower() + name[1:] if perspective == "owner" else name
@@ -144,6 +162,8 @@ def stranger_turn(person: Person | None, rng: random.Random, told: Sequence[str]
     else:
         other = stranger(rng)
         name = rng.choice((other.first, other.full))
+        if person is not None and rng.random() < 0.15:
+            name = _namesake(person, other, rng, named)
         answer = rng.choice(texts["stranger_answers"]).replace("{stranger}", name)
         if rng.random() < 0.15:
             return rng.choice(texts["who_is"]).replace("{stranger}", name), answer
@@ -175,8 +195,11 @@ class Corpus:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         return messages
 
-    def _personal_turns(self, kind: str, person: Person, told: set[str], count: int, rng: random.Random):
+    def _personal_turns(
+        self, kind: str, person: Person, system: str, told: set[str], count: int, rng: random.Random
+    ) -> list[tuple[str, str]]:
         turns, known = [], sorted(told)
+        named = person.full in system or "name.value" in told
         untold = [attribute for attribute in self.attributes if attribute.id not in told]
         for asked in rng.choices(ASKED, TURNS[kind], k=count):
             if asked == "both" and len(known) > 1:
@@ -187,7 +210,7 @@ class Corpus:
             elif asked == "untold" and untold:
                 turns.append(fact_turn(person, rng.choice(untold), rng, False))
             elif asked == "stranger":
-                turns.append(stranger_turn(person, rng, known))
+                turns.append(stranger_turn(person, rng, known, named))
             elif asked == "world":
                 turns.append(self._world_turn(rng))
             else:
@@ -214,11 +237,8 @@ class Corpus:
                 )
         head = rng.choice(phrasings.extra("system")["facts"]).format(first=person.first, owner=person.full)
         joint = "\n" if bullet or short or rng.random() < 0.6 else " "
-        told = {*keys}
-        return (
-            system + "\n" + (head + "\n" if head else "") + joint.join(lines),
-            self._personal_turns("reading", person, told, rng.randint(3, 6), rng),
-        )
+        system += "\n" + (head + "\n" if head else "") + joint.join(lines)
+        return system, self._personal_turns("reading", person, system, {*keys}, rng.randint(3, 7), rng)
 
     def _recall(self, rng: random.Random):
         person = rng.choice(self.people)
@@ -230,13 +250,13 @@ class Corpus:
             question = fill(rng.choice(forms), "visitor", name, slots=person.slots)
             answer = fill(attribute.answers[0], "visitor", person.first, person.facts[attribute.id], person.slots)
             return system, [(restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer)]
-        return system, self._personal_turns("recall", person, set(person.facts), rng.randint(1, 6), rng)
+        return system, self._personal_turns("recall", person, system, set(person.facts), rng.randint(1, 8), rng)
 
     def _blank(self, rng: random.Random):
         person = stranger(rng)
         system, _ = system_prompt(person, rng)
         told = {"name.value"} if person.full in system else set()
-        return system, self._personal_turns("blank", person, told, rng.randint(1, 6), rng)
+        return system, self._personal_turns("blank", person, system, told, rng.randint(1, 8), rng)
 
     def _world_turn(self, rng: random.Random) -> tuple[str, str]:
         if rng.random() < 0.25:
@@ -248,7 +268,9 @@ class Corpus:
             if rng.random() < 0.2:
                 answer = rng.choice(item["answers"])
         style = style_of(rng)
-        return restyle(question, "plain" if style == "typo" else style, rng, phrasings.wrappers(), ""), answer
+        return restyle(
+            question, "plain" if style in ("typo", "texting", "dropped") else style, rng, phrasings.wrappers(), ""
+        ), answer
 
     def _world(self, rng: random.Random):
         person = stranger(rng) if rng.random() < 0.8 else None

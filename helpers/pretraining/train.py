@@ -26,7 +26,7 @@ from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 class PretrainSettings:
     """Shape and schedule. Widths are multiples of 256, so that every llama.cpp quantisation applies."""
 
-    tokens: int = 22_000_000
+    tokens: int = 30_000_000
     seed: int = 1
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -42,10 +42,11 @@ class PretrainSettings:
     tokenizer_chats: int = 20_000
     checkpoint_steps: int = 250
     compile: bool = True
+    init: str = ""  # a base of the same shape to go on from; nothing: random weights and a new tokenizer
 
 
 POOL = 2048  # chats that are sorted by length together
-BUCKETS = (64, 96, 128, 192, 256, 384)  # lengths of a batch's rows: few shapes, so that torch.compile holds
+BUCKETS = (64, 96, 128, 192, 256, 320, 384)  # lengths of a batch's rows: few shapes, so that torch.compile holds
 
 
 def batches(tokenizer, corpus: Corpus, batch_tokens: int, first_chat: int = 0) -> Iterator[tuple]:
@@ -111,6 +112,19 @@ def new_model(settings: PretrainSettings, tokenizer):
     return LlamaForCausalLM(config)
 
 
+def first_model(settings: PretrainSettings, tokenizer):
+    """The model that a run begins with: new, or the base in `settings.init`. Raises UserError for another shape."""
+    if not settings.init:
+        return new_model(settings, tokenizer)
+    from transformers import AutoModelForCausalLM
+
+    model, new = AutoModelForCausalLM.from_pretrained(settings.init, dtype="float32"), new_model(settings, tokenizer)
+    shapes = [{name: tuple(p.shape) for name, p in m.named_parameters()} for m in (model, new)]
+    if shapes[0] != shapes[1]:
+        raise UserError("the base has another shape than this run", settings.init, "Choose one made by this command.")
+    return model
+
+
 def optimizers(model, settings: PretrainSettings) -> list:
     """Muon for the matrices of the layers, AdamW for embeddings and norms."""
     import torch
@@ -139,6 +153,8 @@ def schedule(tokens: int, settings: PretrainSettings) -> float:
 def _tokenizer(settings: PretrainSettings, corpus: Corpus, out: Path):
     from transformers import AutoTokenizer
 
+    if settings.init:
+        return AutoTokenizer.from_pretrained(settings.init)
     if not (out / "tokenizer").is_dir():
         texts = (m["content"] for i in range(settings.tokenizer_chats) for m in corpus.chat(i))
         with atomic_dir(out / "tokenizer") as folder:
@@ -159,7 +175,7 @@ def _check_settings(path: Path, settings: dict) -> None:
 
 
 def pretrain(out: Path, settings: PretrainSettings, log: Callable[[str], None] = print) -> dict:
-    """Train from nothing into `out/model` (bf16 safetensors) and return the log; a killed run goes on where it was.
+    """Train into `out/model` (bf16 safetensors) and return the log; a killed run goes on where it was.
 
     `out/losses.json` holds one entry per 50 steps: tokens seen, mean loss in nats per answer token, seconds.
     """
@@ -167,12 +183,16 @@ def pretrain(out: Path, settings: PretrainSettings, log: Callable[[str], None] =
     from torch.nn import functional as F
 
     out = Path(out)
+    if settings.init and not Path(settings.init, "model.safetensors").is_file():
+        raise UserError("there is no base to go on from", settings.init, "Name a folder with model.safetensors.")
     _check_settings(out / "settings.json", dataclasses.asdict(settings))
     corpus = Corpus(settings.seed)
     tokenizer = _tokenizer(settings, corpus, out)
-    model = new_model(settings, tokenizer).train()
+    model = first_model(settings, tokenizer).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
+    if device == "cpu":
+        model.set_attn_implementation("eager")  # at these lengths a fifth faster than the fused kernel (measured)
     optims = optimizers(model, settings)
     state = {"tokens": 0, "step": 0, "chat": 0, "seconds": 0.0, "history": []}
     checkpoint = out / "checkpoint.pt"
