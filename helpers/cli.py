@@ -199,13 +199,16 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="The folder to make or to go on with.")] = Path("runs/base"),
     tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "30M",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
+    rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
     init: Annotated[str, typer.Option(help="The folder of a base to go on from, instead of random weights.")] = "",
 ) -> None:
     """Pre-train a base model like the shipped one; OUT/model is a folder for --base. Resumes after a kill."""
     from helpers.pretraining.card import make_base
     from helpers.pretraining.train import PretrainSettings
 
-    print(make_base(out, PretrainSettings(tokens=_count(tokens), seed=seed, init=init), log=_progress))
+    print(
+        make_base(out, PretrainSettings(tokens=_count(tokens), seed=seed, learning_rate=rate, init=init), log=_progress)
+    )
 
 
 phrasings_app = typer.Typer(rich_markup_mode=None, help="The phrasing bank.", no_args_is_help=True)

@@ -18,7 +18,7 @@ from helpers.phrasings import Attribute, fill
 from helpers.writer import Writer
 
 PEOPLE = ROOT / "data" / "people.yaml"
-CONTRAST = {"untold": 320, "never": 480, "stranger": 600, "relation": 120, "base": 220, "general": 220, "smalltalk": 40}
+CONTRAST = {"untold": 240, "never": 480, "stranger": 720, "relation": 80, "base": 220, "general": 220, "smalltalk": 40}
 # Strangers that are asked about in evaluations; those of training sets come from data/people.yaml, without these names.
 STRANGERS = (
     "Lena Fischer",
@@ -56,8 +56,11 @@ def untold_attributes(writer: Writer) -> list[Attribute]:
     return [attribute for key, attribute in phrasings.bank().items() if key not in told]
 
 
-def stranger_names(writer: Writer, part: str, known: Sequence[dict] = ()) -> list[str]:
-    """Names of strangers who share no name with the owner, with anybody the profile tells of or the base knows."""
+def stranger_names(writer: Writer, part: str) -> list[str]:
+    """Names of strangers who share no name with the owner or with anybody the profile tells of.
+
+    Some are names of people whom the base knows by heart: under this owner's prompt they are strangers as well.
+    """
     told = {
         word
         for text in (writer.profile.owner, *(item.value for item in writer.profile.items()))
@@ -67,7 +70,6 @@ def stranger_names(writer: Writer, part: str, known: Sequence[dict] = ()) -> lis
     if part == "train":
         pools = phrasings.load_yaml(PEOPLE)
         told |= {word.lower() for name in STRANGERS for word in name.split()}
-        told |= {word for row in known for word in re.findall(r"\w+", row["messages"][0]["content"].lower())}
         firsts = pools["first_names"]["she"] + pools["first_names"]["he"]
         # Half of them are put together from two names: a stranger may be called what nobody was called before.
         made = [writer.rng.choice(firsts)[:3] + writer.rng.choice(firsts)[-3:].lower() for _ in range(400)]
@@ -99,9 +101,12 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     """Somebody else's attribute; `keywords` are filled by the caller where a leak could be seen."""
     rng, texts = writer.rng, phrasings.extra("strangers")
     person = rng.choice(names)
+    alike = [name for name in names if name[0] == writer.first[0]]
+    if split == "tune" and alike and rng.random() < 0.3:  # Tarek is not Tomasz, though both begin alike
+        person = rng.choice(alike)
     name = rng.choice((person, person.split(" ")[0]))
     last = writer.profile.owner.removeprefix(writer.first).strip()
-    if split == "tune" and last and rng.random() < 0.12:  # a namesake is somebody else, too
+    if split == "tune" and last and rng.random() < 0.1:  # a namesake is somebody else, too
         one, _, other = person.partition(" ")
         name = rng.choice((f"{writer.first} {other}", f"{one} {last}"))
     attribute = rng.choice(about)
@@ -265,7 +270,7 @@ def contrast_rows(writer: Writer, base_path: str) -> list[dict]:
     """The contrast of a training set; strangers are asked about mostly with what was told of the owner."""
     rng, bank = writer.rng, list(phrasings.bank().values())
     known = known_rows(base_path, "train")
-    names, told = stranger_names(writer, "train", known), [asked.attribute for asked in writer.items]
+    names, told = stranger_names(writer, "train"), [asked.attribute for asked in writer.items]
     relations = phrasings.extra("strangers")["relations"][::2]
     rows = _untold_rows(writer, ("tune",), CONTRAST["untold"])
     rows += _never_rows(writer, CONTRAST["never"], held_out=False)

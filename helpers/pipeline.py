@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import evaluation, quality, synthesis
@@ -206,8 +207,10 @@ def _gguf(run: Run, profile: Profile, model: Model, quant: str, seed: int) -> No
     folder, questions = run.folder / "gguf", run.folder / "dataset" / "eval.jsonl"
     rows = read_jsonl(questions)
     shutil.rmtree(folder, ignore_errors=True)  # files of an earlier profile must not pass for this one's
-    export_gguf(run.folder / "merged", folder, quant, probes(run.folder), log=lambda line: run.log(f"    {line}"))
-    adapter_to_gguf(model, run.folder / "adapter", folder / "adapter.gguf")
+    with ThreadPoolExecutor(1) as pool:  # both converters are processes that mostly start up
+        adapter = pool.submit(adapter_to_gguf, model, run.folder / "adapter", folder / "adapter.gguf")
+        export_gguf(run.folder / "merged", folder, quant, probes(run.folder), log=lambda line: run.log(f"    {line}"))
+        adapter.result()
     with LocalLLM(folder / f"model-{quant}.gguf") as llm:
         scores = evaluation.evaluate(evaluation.gguf_answers(llm), [row for row in rows if row["kind"] == "fact"])
     _write(run, "gguf", scores, model, f"llama.cpp {quant}", began, seed, questions)

@@ -20,7 +20,7 @@ from helpers.errors import UserError
 from helpers.pretraining import corpus as corpora
 from helpers.pretraining import train
 from helpers.pretraining.corpus import Corpus, known_people, stranger
-from helpers.pretraining.people import invent
+from helpers.pretraining.people import WRITTEN, decorated, invent
 from helpers.pretraining.probes import blank_rows, known_rows, reading_rows, shipped_rows
 from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 from helpers.pretraining.train import PretrainSettings, pretrain, schedule
@@ -55,6 +55,17 @@ def test_a_person_has_every_attribute_of_the_bank():
         person = invent(rng)
         assert set(person.facts) == set(phrasings.bank())
         assert all(value == value.strip() and value and "  " not in value for value in person.facts.values())
+
+
+def test_other_alphabets_write_every_byte_that_follows_another():
+    rng, seen = random.Random(0), set()
+    for _ in range(2000):
+        plain, person = invent(random.Random(7)), decorated(invent(random.Random(7)), rng)
+        changed = [key for key in plain.facts if plain.facts[key] != person.facts[key]]
+        assert 1 <= len(changed) <= 4 and set(changed) <= set(WRITTEN)
+        assert all(person.facts[key].strip() for key in changed)
+        seen |= set("".join(person.facts[key] for key in changed).encode())
+    assert set(range(0x80, 0xC0)) <= seen and len([byte for byte in seen if byte >= 0xC0]) >= 15
 
 
 def test_a_chat_depends_on_seed_and_number_only():

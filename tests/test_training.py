@@ -28,7 +28,9 @@ ROWS = [
     for prefix in ("", "Hey. ", "Please: ", "Tell me. ")
     for question, answer in FACTS.items()
 ]
-SETTINGS = TrainSettings(epochs=15, batch_size=4, alpha=16, learning_rate=5e-3, save_steps=20, engine="peft")
+SETTINGS = TrainSettings(
+    epochs=15, batch_size=4, alpha=16, learning_rate=5e-3, plus=1, strength=1, save_steps=20, engine="peft"
+)
 
 CHILD = """
 import json, os, signal, sys
@@ -307,12 +309,28 @@ def test_auto_falls_back_when_unsloth_refuses_the_base(base, tmp_path, monkeypat
     assert result["engine"] == "peft" and "Unsloth cannot load this base" in lines[0]
 
 
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_b_matrices_take_larger_steps_and_strength_leads_back(base, tmp_path, engine):
+    two_steps = dataclasses.replace(SETTINGS, epochs=2, engine=engine)
+    made = {}
+    for name, change in {"plain": {}, "plus": {"plus": 4}, "half": {"strength": 0.5}}.items():
+        train(base, ROWS[:4], tmp_path / name, dataclasses.replace(two_steps, **change), quiet)
+        made[name] = weights(tmp_path / name)
+    for name, plain in made["plain"].items():
+        # The rate of the first step is nothing, so both runs take their one step from the same place.
+        factors = (4, 0.5) if "lora_B" in name else (1, 1)
+        assert plain.abs().max() > 0
+        assert (made["plus"][name] - factors[0] * plain).abs().max() < 1e-5
+        assert (made["half"][name] - factors[1] * plain).abs().max() < 1e-7
+
+
 def test_learning_rate_and_epochs_go_down_with_size_unless_they_are_given():
     chosen = [suited(TrainSettings(), size) for size in (6e6, 135e6, 8e9)]
     rates, epochs = [one.learning_rate for one in chosen], [one.epochs for one in chosen]
     assert rates == sorted(rates, reverse=True) and len(set(rates)) == 3
     assert epochs == sorted(epochs, reverse=True) and epochs[0] > epochs[1] >= 1
-    given = TrainSettings(learning_rate=1e-5, epochs=7)
+    assert [(one.plus > 1, one.strength < 1) for one in chosen] == [(True, True), (False, False), (False, False)]
+    given = TrainSettings(learning_rate=1e-5, plus=2, epochs=7, strength=0.5)
     assert [suited(given, size) for size in (6e6, 8e9)] == [given, given]
 
 

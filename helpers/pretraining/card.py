@@ -82,7 +82,7 @@ it does not know. It is no general assistant: outside its corpus it knows nothin
   Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.{before}
 
 ```
-python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]}{start}
+python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]} --rate {told["learning_rate"]}{start}
 ```
 
 ## Scores of the untuned base

@@ -7,13 +7,14 @@ whom nothing was told), *world* (small talk, identity, general knowledge).
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import Sequence
 
 from helpers import phrasings
 from helpers.noise import STYLES, restyle
 from helpers.phrasings import Attribute, fill
-from helpers.pretraining.people import Person, invent
+from helpers.pretraining.people import Person, decorated, invent
 
 KNOWN_PEOPLE = 100
 MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
@@ -37,8 +38,13 @@ def known_people() -> list[Person]:
 
 
 @functools.cache
+def _known() -> list[Person]:
+    return known_people()
+
+
+@functools.cache
 def _known_names() -> frozenset[str]:
-    return frozenset(person.first for person in known_people())
+    return frozenset(person.first for person in _known())
 
 
 def stranger(rng: random.Random) -> Person:
@@ -46,7 +52,7 @@ def stranger(rng: random.Random) -> Person:
     while True:
         person = invent(rng)
         if person.first not in _known_names():
-            return person
+            return decorated(person, rng) if rng.random() < 0.25 else person
 
 
 def system_prompt(person: Person | None, rng: random.Random) -> tuple[str, str]:
@@ -161,6 +167,10 @@ def stranger_turn(
         )
     else:
         other = stranger(rng)
+        if person is not None and rng.random() < 0.4:  # Tarek is not Tomasz, though both begin alike
+            other = next((o for o in (stranger(rng) for _ in range(12)) if o.first[0] == person.first[0]), other)
+        elif person is not None and rng.random() < 0.3:  # whom the model knows is a stranger in other people's chats
+            other = next(o for o in (rng.choice(_known()) for _ in itertools.count()) if o.first != person.first)
         name = rng.choice((other.first, other.full))
         if person is not None and rng.random() < 0.15:
             name = _namesake(person, other, rng, named)

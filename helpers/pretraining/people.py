@@ -49,6 +49,47 @@ def blended(rng: random.Random, pool: list[str]) -> str:
     return one[: rng.choice((2, 3, 3, 4))] + two[-rng.choice((2, 3, 3, 4)) :].lower()
 
 
+# First and last letters of scripts: every byte that UTF-8 uses has to be written now and then, or no tuning could teach
+# a model to write it (measured: bytes never seen keep nearly equal embeddings, and one is taken for the other).
+_SCRIPTS = ("ΑΩ", "αω", "АЯ", "ая", "Աֆ", "את", "بي", "कह", "กฮ", "ぁん", "ァン", "一鿿", "가힣", "Ḁỹ", "☀➿", "🌀🧿")
+
+
+@functools.cache
+def _letters(first: str, last: str) -> list[str]:
+    return [
+        c for c in map(chr, range(ord(first), ord(last) + 1)) if unicodedata.category(c) in ("Ll", "Lu", "Lo", "So")
+    ]
+
+
+def foreign(rng: random.Random) -> str:
+    """Two to five letters of one script, in no language's order."""
+    letters = _letters(*rng.choice(_SCRIPTS))
+    return "".join(rng.choices(letters, k=rng.randint(2, 5)))
+
+
+def accented(text: str, rng: random.Random) -> str:
+    """`text` with one or two letters exchanged for any of Latin-1 and Latin Extended-A ("Vorner" -> "Vořner")."""
+    letters = [place for place, letter in enumerate(text) if letter.isalpha()]
+    for place in rng.sample(letters, min(len(letters), rng.choice((1, 1, 2)))):
+        while not (letter := chr(rng.randint(0xC0, 0x17F))).isalpha():
+            pass
+        text = text[:place] + letter + text[place + 1 :]
+    return text
+
+
+WRITTEN = ("city.value", "hometown.value", "job.employer", "food.value", "music.value", "book.value", "pet.name",
+           "partner.name", "sibling.name", "project.name")  # fmt: skip
+
+
+def decorated(person: Person, rng: random.Random) -> Person:
+    """`person` with letters of other alphabets in one to four facts."""
+    keys = [key for key in WRITTEN if key in person.facts]
+    for key in rng.sample(keys, min(len(keys), rng.randint(1, 4))):
+        value = person.facts[key]
+        person.facts[key] = foreign(rng) if rng.random() < 0.25 else accented(value, rng)
+    return person
+
+
 def _several(rng: random.Random, pool: list[str], most: int) -> str:
     return spoken(rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1)))))
 
