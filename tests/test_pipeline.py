@@ -41,7 +41,7 @@ synthesis.synthesize = lambda *args: make_rows(*args)[::5]
 synthesis.evaluation_questions = lambda *args: make_questions(*args)[::8]
 evaluation.transformers_answers = functools.partial(evaluation.transformers_answers, max_new_tokens=6)
 evaluation.gguf_answers = functools.partial(evaluation.gguf_answers, max_tokens=6)
-SETTINGS = TrainSettings(epochs=1, batch_size=8, save_steps=4, engine="peft", learning_rate=5e-3)
+SETTINGS = TrainSettings(epochs=1, batch_size=8, save_steps=4, engine="peft", learning_rate=5e-3, plus=1, strength=1)
 write_json = pipeline.write_json
 
 def run(task, pipe):
