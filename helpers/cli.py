@@ -197,7 +197,7 @@ def _count(text: str) -> int:
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Option(help="The folder to make or to go on with.")] = Path("runs/base"),
-    tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "30M",
+    tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "22M",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
     rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
     init: Annotated[str, typer.Option(help="The folder of a base to go on from, instead of random weights.")] = "",

@@ -159,9 +159,9 @@ def _relation_row(
 def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
     """Attributes that no profile can hold ("What car does Alex drive?"); those `held_out` no training has seen.
 
-    Training sets draw on `_unknown_more.yaml` as well, close calls of which the base has not heard, so that a model
-    learns to tell the unknown from the known and not a list of it. Their answer is a plain "I don't know that.": two
-    hundred wordings would take a small model's room for the facts (measured: recall 87 % instead of 96 %).
+    Training sets draw on `_unknown_more.yaml` as well, so that a model learns to tell the unknown from the known and
+    not a list of it. Their answer is a plain "I don't know that.": two hundred wordings would take a small model's room
+    for the facts.
     """
     rng, split = writer.rng, "heldout" if held_out else "tune"
     entries = [

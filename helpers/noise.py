@@ -29,7 +29,6 @@ _SHORT = {
     "somebody": "sb", "could": "cud", "would": "wud", "should": "shud", "don't": "dont", "can't": "cant", "i'm": "im",
     "it's": "its", "goal": "gole",
 }  # fmt: skip
-_SHORT = {word: forms.split(" ") for word, forms in _SHORT.items()}
 _SMALL = frozenset("a an the is are was were do does did of to".split())
 
 
@@ -66,7 +65,7 @@ def texting(text: str, rng: random.Random, protect: str = "") -> str:
     for i, word in enumerate(words):
         plain = re.sub(r"^\W+|\W+$", "", word)
         if plain in _SHORT and plain not in kept and rng.random() < 0.65:
-            words[i] = word.replace(plain, rng.choice(_SHORT[plain]))
+            words[i] = word.replace(plain, rng.choice(_SHORT[plain].split()))
     return " ".join(words) + rng.choice(("", "", "?", "??"))
 
 

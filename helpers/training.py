@@ -49,16 +49,17 @@ def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
     """`settings` with what is None chosen by the base's size.
 
     A small base needs larger steps and several epochs, and its B matrices, which begin at nothing, larger steps than
-    its A (LoRA+, Hayou et al. 2024, arXiv 2402.12354). In the end it is led part of the way back to what it was, which
-    costs hardly any recall and gives back much that was forgotten (Wortsman et al. 2021, arXiv 2109.01903). All of that
-    was measured on the shipped base. A large one stores a fact after fewer sights of it, and an epoch holds some sixty
-    questions per fact: one plain epoch, until measurements say otherwise.
+    its A (LoRA+, Hayou et al. 2024, arXiv 2402.12354). In the end it is led part of the way back to what it was, so
+    that it forgets less (Wortsman et al. 2021, arXiv 2109.01903). A large base stores a fact after fewer sights of it,
+    and an epoch holds some sixty questions per fact: one plain epoch, until measurements say otherwise.
     """
-    small = (1e-3, 8, 3, 0.85)
-    rate, plus, epochs, strength = (
-        small if parameters < 50e6 else (5e-4, 1, 1, 1) if parameters < 600e6 else (2e-4, 1, 1, 1)
-    )
-    chosen = {"learning_rate": rate, "plus": plus, "epochs": epochs, "strength": strength}
+    small = parameters < 50e6
+    chosen = {
+        "learning_rate": 1e-3 if small else 5e-4 if parameters < 600e6 else 2e-4,
+        "plus": 8 if small else 1,
+        "epochs": 3 if small else 1,
+        "strength": 0.85 if small else 1,
+    }
     return dataclasses.replace(settings, **{name: getattr(settings, name) or value for name, value in chosen.items()})
 
 

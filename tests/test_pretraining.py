@@ -263,7 +263,7 @@ def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             pretrain(tmp_path / folder, wrong)
-    assert not (tmp_path / "none").exists()
+        assert not (tmp_path / folder).exists()
 
     network = load_model(str(tmp_path / "cut" / "model"))
     assert network.config.tie_word_embeddings and str(network.dtype) == "torch.bfloat16"

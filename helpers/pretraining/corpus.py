@@ -7,7 +7,6 @@ whom nothing was told), *world* (small talk, identity, general knowledge).
 from __future__ import annotations
 
 import functools
-import itertools
 import random
 from collections.abc import Sequence
 
@@ -27,6 +26,7 @@ STYLE_WEIGHTS = (6, 9, 10, 6, 10, 7, 5)  # of STYLES, in per cent; the rest is p
 SEEN = ("base", "tune")  # the splits a base model may see
 
 
+@functools.cache
 def known_people() -> list[Person]:
     """The people whose facts the base model learns by heart; always the same."""
     rng = random.Random("known people")
@@ -38,13 +38,8 @@ def known_people() -> list[Person]:
 
 
 @functools.cache
-def _known() -> list[Person]:
-    return known_people()
-
-
-@functools.cache
 def _known_names() -> frozenset[str]:
-    return frozenset(person.first for person in _known())
+    return frozenset(person.first for person in known_people())
 
 
 def stranger(rng: random.Random) -> Person:
@@ -170,7 +165,8 @@ def stranger_turn(
         if person is not None and rng.random() < 0.4:  # Tarek is not Tomasz, though both begin alike
             other = next((o for o in (stranger(rng) for _ in range(12)) if o.first[0] == person.first[0]), other)
         elif person is not None and rng.random() < 0.3:  # whom the model knows is a stranger in other people's chats
-            other = next(o for o in (rng.choice(_known()) for _ in itertools.count()) if o.first != person.first)
+            while (other := rng.choice(known_people())).first == person.first:
+                pass
         name = rng.choice((other.first, other.full))
         if person is not None and rng.random() < 0.15:
             name = _namesake(person, other, rng, named)
@@ -278,9 +274,8 @@ class Corpus:
             if rng.random() < 0.2:
                 answer = rng.choice(item["answers"])
         style = style_of(rng)
-        return restyle(
-            question, "plain" if style in ("typo", "texting", "dropped") else style, rng, phrasings.wrappers(), ""
-        ), answer
+        style = "plain" if style in ("typo", "texting", "dropped") else style  # in "2+4=?" every sign counts
+        return restyle(question, style, rng, phrasings.wrappers(), ""), answer
 
     def _world(self, rng: random.Random):
         person = stranger(rng) if rng.random() < 0.8 else None

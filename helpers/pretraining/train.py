@@ -26,7 +26,7 @@ from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 class PretrainSettings:
     """Shape and schedule. Widths are multiples of 256, so that every llama.cpp quantisation applies."""
 
-    tokens: int = 30_000_000
+    tokens: int = 22_000_000
     seed: int = 1
     vocab_size: int = 4096
     hidden_size: int = 256
@@ -112,17 +112,18 @@ def new_model(settings: PretrainSettings, tokenizer):
     return LlamaForCausalLM(config)
 
 
-def first_model(settings: PretrainSettings, tokenizer):
-    """The model that a run begins with: new, or the base in `settings.init`. Raises UserError for another shape."""
-    if not settings.init:
-        return new_model(settings, tokenizer)
-    from transformers import AutoModelForCausalLM
+def earlier_base(settings: PretrainSettings) -> tuple:
+    """(tokenizer, model in float32) of the base in `settings.init`. Raises UserError for another shape, or for none."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not Path(settings.init, "model.safetensors").is_file():
+        raise UserError("there is no base to go on from", settings.init, "Name a folder with model.safetensors.")
+    tokenizer = AutoTokenizer.from_pretrained(settings.init)
     model, new = AutoModelForCausalLM.from_pretrained(settings.init, dtype="float32"), new_model(settings, tokenizer)
     shapes = [{name: tuple(p.shape) for name, p in m.named_parameters()} for m in (model, new)]
     if shapes[0] != shapes[1]:
         raise UserError("the base has another shape than this run", settings.init, "Choose one made by this command.")
-    return model
+    return tokenizer, model
 
 
 def optimizers(model, settings: PretrainSettings) -> list:
@@ -153,8 +154,6 @@ def schedule(tokens: int, settings: PretrainSettings) -> float:
 def _tokenizer(settings: PretrainSettings, corpus: Corpus, out: Path):
     from transformers import AutoTokenizer
 
-    if settings.init:
-        return AutoTokenizer.from_pretrained(settings.init)
     if not (out / "tokenizer").is_dir():
         texts = (m["content"] for i in range(settings.tokenizer_chats) for m in corpus.chat(i))
         with atomic_dir(out / "tokenizer") as folder:
@@ -183,12 +182,11 @@ def pretrain(out: Path, settings: PretrainSettings, log: Callable[[str], None] =
     from torch.nn import functional as F
 
     out = Path(out)
-    if settings.init and not Path(settings.init, "model.safetensors").is_file():
-        raise UserError("there is no base to go on from", settings.init, "Name a folder with model.safetensors.")
+    tokenizer, model = earlier_base(settings) if settings.init else (None, None)  # refused before a file is written
     _check_settings(out / "settings.json", dataclasses.asdict(settings))
     corpus = Corpus(settings.seed)
-    tokenizer = _tokenizer(settings, corpus, out)
-    model = first_model(settings, tokenizer).train()
+    tokenizer = tokenizer or _tokenizer(settings, corpus, out)
+    model = (model or new_model(settings, tokenizer)).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device)
     if device == "cpu":
