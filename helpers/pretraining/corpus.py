@@ -20,7 +20,7 @@ MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (4, 58, 12, 10, 12, 4), "recall": (3, 53, 16, 11, 12, 5), "blank": (0, 4, 38, 30, 22, 6)}
+TURNS = {"reading": (4, 54, 12, 14, 12, 4), "recall": (3, 50, 16, 14, 12, 5), "blank": (0, 4, 34, 34, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
 STYLE_WEIGHTS = (6, 9, 10, 6, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
 SEEN = ("base", "tune")  # the splits a base model may see
