@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from helpers import phrasings
 from helpers.noise import STYLES, restyle
 from helpers.phrasings import Attribute, fill
-from helpers.pretraining.people import Person, decorated, invent
+from helpers.pretraining.people import Person, alike, decorated, invent
 
 KNOWN_PEOPLE = 100
 MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
@@ -163,7 +164,9 @@ def stranger_turn(
     else:
         other = stranger(rng)
         if person is not None and rng.random() < 0.4:  # Tarek is not Tomasz, though both begin alike
-            other = next((o for o in (stranger(rng) for _ in range(12)) if o.first[0] == person.first[0]), other)
+            near = alike(rng, person.first, other.first)
+            if near not in _known_names() | {person.first}:
+                other = replace(other, first=near, full=near + other.full.removeprefix(other.first))
         elif person is not None and rng.random() < 0.3:  # whom the model knows is a stranger in other people's chats
             while (other := rng.choice(known_people())).first == person.first:
                 pass

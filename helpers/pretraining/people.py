@@ -49,6 +49,11 @@ def blended(rng: random.Random, pool: list[str]) -> str:
     return one[: rng.choice((2, 3, 3, 4))] + two[-rng.choice((2, 3, 3, 4)) :].lower()
 
 
+def alike(rng: random.Random, first: str, other: str) -> str:
+    """A name that begins like `first` and ends like `other` ("Tomasz", "Marek" -> "Tomrek"): near, yet not the same."""
+    return first[: rng.choice((1, 1, 1, 2, 3))] + other[-rng.choice((2, 3, 3, 4)) :].lower()
+
+
 # First and last letters of scripts: every byte that UTF-8 uses has to be written now and then, or no tuning could teach
 # a model to write it (measured: bytes never seen keep nearly equal embeddings, and one is taken for the other).
 _SCRIPTS = ("ΑΩ", "αω", "АЯ", "ая", "Աֆ", "את", "بي", "कह", "กฮ", "ぁん", "ァン", "一鿿", "가힣", "Ḁỹ", "☀➿", "🌀🧿")
