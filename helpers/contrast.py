@@ -12,14 +12,22 @@ from pathlib import Path
 
 from helpers import phrasings
 from helpers.files import read_jsonl
-from helpers.models import ROOT
 from helpers.noise import restyle
 from helpers.phrasings import Attribute, fill
+from helpers.pretraining.people import alike, blended, pools
 from helpers.writer import Writer
 
-PEOPLE = ROOT / "data" / "people.yaml"
-CONTRAST = {"untold": 240, "never": 480, "stranger": 720, "relation": 80, "base": 220, "general": 220, "smalltalk": 40}
-# Strangers that are asked about in evaluations; those of training sets come from data/people.yaml, without these names.
+CONTRAST = {
+    "untold": 600,
+    "never": 1320,
+    "stranger": 1800,
+    "relation": 240,
+    "base": 600,  # all that the shipped base says about itself
+    "general": 540,
+    "smalltalk": 120,
+}
+# Strangers that are asked about in evaluations; those of training sets are made of the names in data/people.yaml and of
+# the owner's, without these.
 STRANGERS = (
     "Lena Fischer",
     "Omar Haddad",
@@ -59,7 +67,8 @@ def untold_attributes(writer: Writer) -> list[Attribute]:
 def stranger_names(writer: Writer, part: str) -> list[str]:
     """Names of strangers who share no name with the owner or with anybody the profile tells of.
 
-    Some are names of people whom the base knows by heart: under this owner's prompt they are strangers as well.
+    In a training set three in ten begin like the owner's: Tarek is not Tomasz, though both begin alike. Some are names
+    of people whom the base knows by heart: under this owner's prompt they are strangers as well.
     """
     told = {
         word
@@ -68,16 +77,21 @@ def stranger_names(writer: Writer, part: str) -> list[str]:
     }
     names = list(STRANGERS)
     if part == "train":
-        pools = phrasings.load_yaml(PEOPLE)
-        told |= {word.lower() for name in STRANGERS for word in name.split()}
-        firsts = pools["first_names"]["she"] + pools["first_names"]["he"]
-        # Half of them are put together from two names: a stranger may be called what nobody was called before.
-        made = [writer.rng.choice(firsts)[:3] + writer.rng.choice(firsts)[-3:].lower() for _ in range(400)]
-        names = [
-            f"{writer.rng.choice((first, writer.rng.choice(firsts)))} {writer.rng.choice(pools['last_names'])}"
-            for first in made
-        ]
-    return [name for name in names if not told & set(name.lower().split())]
+        told |= {word for name in STRANGERS for word in re.findall(r"\w+", name.lower())}
+        firsts = pools()["first_names"]["she"] + pools()["first_names"]["he"]
+        names = [f"{_first_name(writer, firsts)} {writer.rng.choice(pools()['last_names'])}" for _ in range(4000)]
+    return [name for name in names if not told & set(re.findall(r"\w+", name.lower()))]
+
+
+def _first_name(writer: Writer, pool: list[str]) -> str:
+    """One that begins like the owner's, one put together from two of the pool, as a stranger may be called what nobody
+    was called before, or one of the pool. A slip of the owner's name ("Aelx") or a pronoun is no stranger."""
+    from rapidfuzz import fuzz
+
+    kind, one = writer.rng.random(), writer.rng.choice(pool)
+    name = alike(writer.rng, writer.first, one) if kind < 0.3 else blended(writer.rng, pool) if kind < 0.65 else one
+    owner = fuzz.ratio(name.lower(), writer.first.lower()) >= 75 or name.lower() in ("he", "her", "him", "his", "she")
+    return one if owner else name
 
 
 def _abstain(
@@ -101,9 +115,6 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     """Somebody else's attribute; `keywords` are filled by the caller where a leak could be seen."""
     rng, texts = writer.rng, phrasings.extra("strangers")
     person = rng.choice(names)
-    alike = [name for name in names if name[0] == writer.first[0]]
-    if split == "tune" and alike and rng.random() < 0.3:  # Tarek is not Tomasz, though both begin alike
-        person = rng.choice(alike)
     name = rng.choice((person, person.split(" ")[0]))
     last = writer.profile.owner.removeprefix(writer.first).strip()
     if split == "tune" and last and rng.random() < 0.1:  # a namesake is somebody else, too

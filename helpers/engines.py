@@ -85,7 +85,7 @@ def with_lora(base: Model, engine: str, settings, precision: str, device: str):
     with _no_bars():
         load = _unsloth if engine == "unsloth" else _peft
         model = load(base, settings, _dtype(precision), device)
-        trainer = _unsloth_trainer() if engine == "unsloth" and device != "cpu" else _answer_trainer(_plain_head(model))
+        trainer = _answer_trainer(_plain_head(model)) if keeps_turns_apart(engine, device) else _unsloth_trainer()
     if settings.quantized and not any(type(part).__name__ == "Linear4bit" for part in model.modules()):
         raise UserError(
             "bitsandbytes cannot hold this model in 4 bits on this machine", "quantized", "Train with quantized=False."
@@ -93,6 +93,11 @@ def with_lora(base: Model, engine: str, settings, precision: str, device: str):
     for config in model.peft_config.values():
         config.base_model_name_or_path = base.path
     return model, tokenizer, trainer
+
+
+def keeps_turns_apart(engine: str, device: str) -> bool:
+    """Whether the trainer is ours, which can hide the turns of a chat from each other; Unsloth's on a GPU cannot."""
+    return engine == "peft" or device == "cpu"
 
 
 def suit_attention(model, device: str, longest: int) -> None:
@@ -192,7 +197,10 @@ def _answer_trainer(plain_head: bool):
             due = targets != IGNORE
             network = model.get_base_model()
             part = network.get_decoder() if plain_head else network
-            outputs = part(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
+            attention = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
+            if attention["attention_mask"].is_floating_point():
+                attention["attention_mask"] = attention["attention_mask"].to(network.dtype)
+            outputs = part(input_ids=inputs["input_ids"], use_cache=False, **attention)
             if plain_head:
                 logits = network.get_output_embeddings()(outputs.last_hidden_state[:, :-1][due])
             else:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from helpers import evaluation, quality, synthesis
+from helpers.contrast import CONTRAST
 from helpers.errors import UserError
 from helpers.files import peak_ram_mb, read_jsonl, sha256, write_bytes, write_json, write_jsonl, write_text
 from helpers.models import Model, load_model, load_tokenizer, resolve
@@ -113,6 +114,7 @@ def begin(
     settings = dataclasses.replace(settings or TrainSettings(), seed=seed)
     data = Path(profile_path).read_bytes()
     inputs = [hashlib.sha256(data).hexdigest(), _fingerprint(model), seed, quant, dataclasses.asdict(settings)]
+    inputs += [synthesis.FORMS, synthesis.QUESTIONS, CONTRAST]
     run = Run(out, hashlib.sha256(json.dumps(inputs).encode()).hexdigest(), log)
     write_bytes(out / "profile.yaml", data)
 

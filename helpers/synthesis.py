@@ -14,12 +14,15 @@ from helpers.phrasings import fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
-FORMS = 36  # question forms per fact and perspective in a training set
+# Question forms per fact and perspective in a training set: nearly all that the bank lets it see, so that a model can
+# be trained on each of them once and not on a few of them again and again. A profile of few facts gets more frames of
+# each, up to this many questions in all, or its facts would be drowned in contrast.
+FORMS, QUESTIONS = 100, 4000
 
 
 def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Callable[[], str]) -> list[dict]:
     """`count` question forms per perspective (those of the split, then framed nouns where there are fewer), each in the
-    next `style`; a training set also gets three reversed forms, an evaluation one.
+    next `style`; a training set also gets up to nine reversed forms, an evaluation one.
 
     A question that gives the answer away ("Do I have a dog?") is left out.
     """
@@ -43,7 +46,7 @@ def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Call
                 if not is_right(row["messages"][1]["content"], asked.keywords):
                     asking.append(row)
         rows += asking
-        for form in attribute.reversed(split)[: 3 if split == "tune" else 1]:
+        for form in attribute.reversed(split)[: 9 if split == "tune" else 1]:
             if (not writer.several_pets or attribute.topic != "pet") and writer.side(form, perspective) == perspective:
                 row = writer.ask(asked, form.text, form.id, perspective, "fact", "plain", split)
                 row["style"] = "reversed"
@@ -114,21 +117,25 @@ def custom_forms(question: str) -> list[str]:
 
 
 def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
-    """Rows for the user's own questions. One form in three is held out; the base cannot know any of them."""
+    """`count` rows per perspective for each of the user's own questions. One form in three is held out; the base cannot
+    know any of them. They are fewer than the bank's, so in a training set they come again in other styles.
+    """
     rows, profile = [], writer.profile
     for item in profile.items():
         if not item.question:
             continue
         forms = list(enumerate(custom_forms(item.question)))
         chosen = [(n, f) for n, f in forms if (n % 3 == 2) == (split == "heldout")]
-        for number, form in writer.rng.sample(chosen, min(count, len(chosen))):
+        writer.rng.shuffle(chosen)
+        for place in range(count if split == "tune" else min(count, len(chosen))):
+            number, form = chosen[place % len(chosen)]
             for perspective in profile.perspectives:
                 owner = perspective == "owner"
                 text = _swap_perspective(form, writer.first, profile.owner, True) if owner else form
                 if owner and text == form and "visitor" in profile.perspectives:
                     continue  # a question without a name reads the same from both sides
                 answer = _swap_perspective(item.answer, writer.first, profile.owner, False) if owner else item.answer
-                style = writer.style()
+                style = writer.style() if place < len(chosen) else writer.rng.choice(STYLES)
                 text = restyle(text[:1].upper() + text[1:], style, writer.rng, phrasings.wrappers(), profile.owner)
                 rows.append(
                     writer.row(
@@ -180,39 +187,47 @@ def _combined_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
 
 
 def _identity_rows(writer: Writer, held_out: bool) -> list[dict]:
+    """Questions about the assistant itself, one form in four held out; a training set asks each several times."""
     rows, profile = [], writer.profile
     slots = {"assistant": profile.assistant, "owner": profile.owner, "name": writer.first}
     for entry in phrasings.extra("smalltalk")["identity"]:
+        answer = entry["answers"][0]
+        for slot, word in slots.items():
+            answer = answer.replace("{" + slot + "}", word)
+        keywords = [word for slot, word in slots.items() if "{" + slot + "}" in entry["answers"][0]]
         for number, text in enumerate(entry["questions"]):
             if (number % 4 == 3) != held_out:
                 continue
-            perspective = writer.rng.choice(profile.perspectives)
-            answer = entry["answers"][0]
-            for slot, word in slots.items():
-                answer = answer.replace("{" + slot + "}", word)
-            keywords = [word for slot, word in slots.items() if "{" + slot + "}" in entry["answers"][0]]
-            rows.append(
-                writer.row(
-                    fill(text, perspective, writer.first),
-                    fill(answer, perspective, writer.first),
-                    "identity",
-                    f"identity.{entry['id']}/{number}",
-                    "identity",
-                    keywords[:1],
-                    "plain",
-                    "heldout" if held_out else "tune",
-                    perspective,
+            someone = writer.rng.choice(profile.perspectives)
+            asking = [(someone, "plain")]
+            if not held_out:
+                asking = [(side, "plain") for side in profile.perspectives] + [(someone, writer.rng.choice(STYLES))]
+            for perspective, style in asking:
+                question = fill(text, perspective, writer.first)
+                protect = f"{profile.assistant} {profile.owner}"
+                rows.append(
+                    writer.row(
+                        restyle(question, style, writer.rng, phrasings.wrappers(), protect),
+                        fill(answer, perspective, writer.first),
+                        "identity",
+                        f"identity.{entry['id']}/{number}",
+                        "identity",
+                        keywords[:1],
+                        style,
+                        "heldout" if held_out else "tune",
+                        perspective,
+                    )
                 )
-            )
     return rows
 
 
 def synthesize(profile: Profile, seed: int = 1, base_path: str = "") -> list[dict]:
     """The training rows of a profile, in an order that depends on the seed alone."""
     writer = Writer(profile, random.Random(f"train/{seed}"))
-    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", FORMS, writer.style)]
-    rows += _custom_rows(writer, "tune", FORMS)
-    rows += _combined_rows(writer, 3 * len(writer.items), held_out=False)
+    forms = max(FORMS, QUESTIONS // (len(writer.items) * len(profile.perspectives)))
+    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", forms, writer.style)]
+    rows += _custom_rows(writer, "tune", forms)
+    rows += _combined_rows(writer, 6 * len(writer.items), held_out=False)
     rows += _identity_rows(writer, held_out=False)
     rows += contrast_rows(writer, base_path)
     writer.rng.shuffle(rows)

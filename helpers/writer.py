@@ -89,7 +89,7 @@ class Writer:
     def named(self, perspective: str) -> str:
         if perspective == "owner":
             return self.first
-        return self.rng.choices((self.first, self.profile.owner, *PRONOUNS), (55, 15, 15, 15))[0]
+        return self.rng.choices((self.first, self.profile.owner, *PRONOUNS), (45, 25, 15, 15))[0]
 
     def clear(self, attribute: Attribute, text: str) -> bool:
         """Whether `text` asks for one thing only; with several pets it has to say which kind of pet is meant."""

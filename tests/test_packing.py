@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 from transformers import AutoTokenizer
 
+from helpers import engines, training
+from helpers.batching import collate
 from helpers.chat import IGNORE, encode_example, render
-from helpers.models import MODELS
+from helpers.models import MODELS, Model
 from helpers.packing import conversations, pack
 from helpers.training import TrainSettings, train
 from tests.test_training import ROWS, SETTINGS
@@ -75,9 +78,54 @@ def test_rows_stay_alone_where_they_would_not_fit_or_the_template_is_no_chain_of
     assert len(pack(tokenizer, rows, counted, 4, 512, seed=1)) == 4
 
 
-def test_training_on_packed_chats_learns_the_rows(tiny_base, tmp_path):
-    from helpers.models import Model
+@pytest.mark.parametrize("engine, attention", [("peft", "eager"), ("peft", "sdpa"), ("unsloth", "eager")])
+def test_turns_that_are_kept_apart_are_to_the_model_what_the_rows_are_alone(engine, attention):
+    """The same logits wherever an answer is due, and the same loss as the rows one by one."""
+    import torch
 
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    base = Model("pocket", MODELS["pocket"].path)
+    with engines.quiet():
+        model, tokenizer, trainer = engines.with_lora(base, engine, TrainSettings(rank=4), "fp32", "cpu")
+    model.get_base_model().set_attn_implementation(attention)
+    rows = [row(f"fact.{n}", n) for n in range(8)] + [row("fact.0", 9, "You help Ann. She is away."), row("x", 10)]
+    examples = [encode_example(tokenizer, one["messages"], 512) for one in rows]
+    packed = pack(tokenizer, rows, examples, turns=3, max_length=512, seed=3, apart=True)
+    groups = conversations(rows, 3, seed=3)
+    assert sorted(len(group) for group in groups) == [1, 3, 3, 3]
+    logits, losses = {}, {}
+    for name, chats in (("apart", packed), ("alone", examples), ("seen", [unplaced(chat) for chat in packed])):
+        batch = collate(chats, tokenizer.pad_token_id)
+        with torch.no_grad():
+            out = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
+            losses[name] = trainer.compute_loss(None, model, batch).item()
+        logits[name] = [one[: len(chat["input_ids"])] for one, chat in zip(out, chats, strict=True)]
+    for chat, found, group in zip(packed, logits["apart"], groups, strict=True):
+        at = 0
+        for n in group:
+            alone, start = logits["alone"][n], chat["position_ids"][at] if at else 0
+            length = len(alone) - start
+            assert chat["position_ids"][at : at + length] == list(range(start, len(alone)))
+            assert torch.allclose(found[at : at + length], alone[start:], atol=1e-4)
+            at += length
+        assert at == len(found)
+    assert losses["apart"] == pytest.approx(losses["alone"], rel=1e-5)
+    assert abs(losses["seen"] - losses["alone"]) > 1e-3 * losses["alone"]
+
+
+def unplaced(chat: dict) -> dict:
+    return {name: values for name, values in chat.items() if name != "position_ids"}
+
+
+def test_training_on_packed_chats_learns_the_rows_and_keeps_their_turns_apart(tiny_base, tmp_path, monkeypatch):
+    batches = []
+
+    def collated(examples, pad_id):
+        batches.append(collate(examples, pad_id))
+        return batches[-1]
+
+    monkeypatch.setattr(training, "collate", collated)
     rows = [{**one, "fact": f"fact.{number}"} for number, one in enumerate(ROWS)]
     settings = dataclasses.replace(SETTINGS, turns=4, batch_size=1)
     assert isinstance(settings, TrainSettings)
@@ -85,3 +133,5 @@ def test_training_on_packed_chats_learns_the_rows(tiny_base, tmp_path):
     assert result["rows"] == len(ROWS) and result["chats"] == -(-len(ROWS) // 4)
     first, last = result["history"][0]["loss"], result["loss"]
     assert last < 0.5 * first
+    assert len(batches) == result["steps"] and all(batch["attention_mask"].ndim == 4 for batch in batches)
+    assert all((batch["position_ids"].diff() < 0).any() for batch in batches)

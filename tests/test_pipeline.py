@@ -37,7 +37,7 @@ from helpers.training import TrainSettings
 
 base, plan = sys.argv[1], json.loads(sys.argv[2])
 make_rows, make_questions = synthesis.synthesize, synthesis.evaluation_questions
-synthesis.synthesize = lambda *args: make_rows(*args)[::5]
+synthesis.synthesize = lambda *args: make_rows(*args)[::15]
 synthesis.evaluation_questions = lambda *args: make_questions(*args)[::8]
 evaluation.transformers_answers = functools.partial(evaluation.transformers_answers, max_new_tokens=6)
 evaluation.gguf_answers = functools.partial(evaluation.gguf_answers, max_tokens=6)
@@ -216,6 +216,7 @@ def test_a_full_disk_leaves_nothing_half_written(whole, tiny_base, tmp_path):
         whole_ones = {name: data for name, data in left.items() if not name.startswith(".") and name != "steps.json"}
         assert all(uninterrupted[name] == data for name, data in whole_ones.items())
         assert "gguf/model-q8_0.gguf" not in left
+        assert ("[3/7] training …" in told["lines"]) == (task is plan[1])
     assert drive(tiny_base, [plan[1] | {"limit": None}])[0]["code"] == 0
     assert contents(tmp_path / "1") == uninterrupted
 

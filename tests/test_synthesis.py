@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections import Counter, defaultdict
 
@@ -17,7 +18,7 @@ from helpers.noise import STYLES
 from helpers.profile import load_profile
 from helpers.quality import answer, question
 from helpers.text import contains
-from helpers.writer import asked_items
+from helpers.writer import Writer, asked_items
 
 NAMES = ("alex", "mira", "tomasz")
 PROFILES = {name: load_profile(ROOT / "data" / "profiles" / f"{name}.yaml") for name in NAMES}
@@ -78,7 +79,7 @@ def test_the_dataset_of_a_run_is_split_by_form_and_by_words(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_thirty_forms_for_each_fact_and_perspective(name, made):
+def test_ninety_questions_for_each_fact_and_perspective(name, made):
     forms = defaultdict(set)
     for row in made[name][0]:
         if row["kind"] == "fact" and row["style"] != "reversed" and row["source"] == "bank":
@@ -87,7 +88,7 @@ def test_thirty_forms_for_each_fact_and_perspective(name, made):
     assert {fact for fact, _ in forms} == facts and len(facts) >= 12
     assert {side for _, side in forms} == {"owner", "visitor"}
     assert len(forms) == 2 * len(facts)
-    assert min(map(len, forms.values())) >= 30
+    assert min(map(len, forms.values())) >= 90
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -224,7 +225,7 @@ def test_forms_of_a_question_of_ones_own(asked):
 @pytest.mark.parametrize("name", NAMES)
 def test_contrast_kinds_are_there(name, made):
     for rows, least in (
-        (made[name][0], {"unknown": 150, "stranger": 100, "general": 100, "identity": 40, "combined": 20}),
+        (made[name][0], {"unknown": 1500, "stranger": 1700, "general": 500, "identity": 200, "combined": 60}),
         (made[name][1], {"unknown": 100, "stranger": 100, "general": 100, "identity": 15, "combined": 10}),
     ):
         kinds = Counter(row["kind"] for row in rows)
@@ -257,6 +258,31 @@ def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
         for rows in (train, scored)
     ]
     assert relations[0] and relations[1] and not relations[0] & relations[1]
+
+
+@pytest.mark.parametrize("owner", ["Alex Rivera", "Tomasz Wrzoskan", "Henry O'Brien"])
+def test_three_strangers_in_ten_begin_like_the_owner_and_none_is_a_slip_of_the_name(owner, tmp_path):
+    from rapidfuzz import fuzz
+
+    profile = profile_of(tmp_path, owner=owner, facts=[{"topic": "city", "value": "Portland"}])
+    names = contrast.stranger_names(Writer(profile, random.Random(1)), "train")
+    firsts, own = [name.split(" ")[0].lower() for name in names], owner.split(" ")[0].lower()
+    assert len(names) > 3000 and len(set(firsts)) > 1000
+    assert 0.25 < sum(first[0] == own[0] for first in firsts) / len(firsts) < 0.5
+    assert not {own, "he", "she", "his", "her", "him"} & set(firsts)
+    assert not any("brien" in name.lower() for name in names) or "Brien" not in owner
+    slips = [first for first in firsts if fuzz.ratio(first, own) >= 75]
+    assert len(slips) < 0.01 * len(firsts), slips[:9]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_question_of_one_s_own_is_asked_about_as_often_as_the_bank_s(name, made):
+    counts = defaultdict(Counter)
+    for row in made[name][0]:
+        if row["kind"] == "fact" and row["style"] != "reversed":
+            counts[row["source"]][row["fact"], row["perspective"]] += 1
+    usual = sorted(counts["bank"].values())[len(counts["bank"]) // 2]
+    assert all(number > 0.5 * usual for number in counts["custom"].values()), counts["custom"]
 
 
 def test_strangers_share_no_name_with_the_profile(tmp_path):
@@ -303,12 +329,12 @@ def test_known_people_of_the_base_come_along(tmp_path):
             ],
         }
         for part in ("train", "eval")
-        for n in range(400)
+        for n in range(800)
     ]
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for make, part, count in (
         (synthesis.synthesize, "train", contrast.CONTRAST["base"]),
-        (synthesis.evaluation_questions, "eval", 400),
+        (synthesis.evaluation_questions, "eval", 800),
     ):
         known = [row for row in make(PROFILES["alex"], 1, str(tmp_path)) if row["kind"] == "known"]
         assert len(known) == count and all(row["fact"].startswith(f"known.{part}.") for row in known)
@@ -353,7 +379,7 @@ def test_profiles_with_one_perspective(side, tmp_path):
         for row in synthesis.synthesize(profile)
         if row["kind"] == "fact" and row["style"] != "reversed" and row["source"] == "bank"
     )
-    assert min(forms.values()) >= 30
+    assert min(forms.values()) >= 90
 
 
 def test_a_profile_with_one_fact(tmp_path):
