@@ -17,7 +17,9 @@ from helpers.chat import IGNORE
 from helpers.errors import UserError
 from helpers.models import Model, load_tokenizer
 
-BIG = 1_000_000_000  # parameters from which activations are computed twice to save memory
+# Parameters from which activations are computed twice to save memory. A computer's own memory is the tighter one: the
+# first eight steps of 135 million parameters took 5.1 GB without and 3.0 GB with it, and a third more time (2 cores).
+BIG = {"cuda": 1_000_000_000, "cpu": 100_000_000}
 
 
 def choose(wanted: str) -> tuple[str, str]:
@@ -118,7 +120,7 @@ def _dtype(precision: str):
 def _unsloth(base: Model, settings, dtype, device: str):
     from unsloth import FastLanguageModel
 
-    checkpointing = "unsloth" if size_of(base) > BIG else False
+    checkpointing = "unsloth" if size_of(base) > BIG[device] else False
     model, _ = FastLanguageModel.from_pretrained(
         base.path,
         max_seq_length=settings.max_length,
@@ -150,7 +152,7 @@ def _peft(base: Model, settings, dtype, device: str):
     import transformers
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
-    checkpointing = size_of(base) > BIG
+    checkpointing = size_of(base) > BIG[device]
     four_bits = (
         transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
