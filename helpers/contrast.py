@@ -26,6 +26,8 @@ CONTRAST = {
     "general": 540,
     "smalltalk": 120,
 }
+SAME = 85  # per cent of likeness from which two questions ask for the same
+SLIP = 75  # per cent of likeness from which a first name may be the owner's, misspelt
 # Strangers that are asked about in evaluations; those of training sets are made of the names in data/people.yaml and of
 # the owner's, without these.
 STRANGERS = (
@@ -70,28 +72,35 @@ def stranger_names(writer: Writer, part: str) -> list[str]:
     In a training set three in ten begin like the owner's: Tarek is not Tomasz, though both begin alike. Some are names
     of people whom the base knows by heart: under this owner's prompt they are strangers as well.
     """
+    from rapidfuzz import fuzz
+
     told = {
         word
         for text in (writer.profile.owner, *(item.value for item in writer.profile.items()))
-        for word in re.findall(r"\w+", text.lower())
+        for word in _words(text)
     }
     names = list(STRANGERS)
     if part == "train":
-        told |= {word for name in STRANGERS for word in re.findall(r"\w+", name.lower())}
+        told |= {word for name in STRANGERS for word in _words(name)}
         firsts = pools()["first_names"]["she"] + pools()["first_names"]["he"]
         names = [f"{_first_name(writer, firsts)} {writer.rng.choice(pools()['last_names'])}" for _ in range(4000)]
-    return [name for name in names if not told & set(re.findall(r"\w+", name.lower()))]
+        told |= {"he", "her", "him", "his", "she"}  # "H" + "-er": a pronoun is no stranger
+        names = [name for name in names if fuzz.ratio(name.split(" ")[0], writer.first) < SLIP]
+    return [name for name in names if not told & _words(name)]
+
+
+def _words(text: str) -> set[str]:
+    # Shouted first, as questions may be: "Yıldız" in capitals is the name of a Yildiz.
+    return set(re.findall(r"\w+", text.upper().lower()))
 
 
 def _first_name(writer: Writer, pool: list[str]) -> str:
     """One that begins like the owner's, one put together from two of the pool, as a stranger may be called what nobody
-    was called before, or one of the pool. A slip of the owner's name ("Aelx") or a pronoun is no stranger."""
-    from rapidfuzz import fuzz
-
-    kind, one = writer.rng.random(), writer.rng.choice(pool)
-    name = alike(writer.rng, writer.first, one) if kind < 0.3 else blended(writer.rng, pool) if kind < 0.65 else one
-    owner = fuzz.ratio(name.lower(), writer.first.lower()) >= 75 or name.lower() in ("he", "her", "him", "his", "she")
-    return one if owner else name
+    was called before, or one of the pool."""
+    kind = writer.rng.random()
+    if kind < 0.3:
+        return alike(writer.rng, writer.first, writer.rng.choice(pool))
+    return blended(writer.rng, pool) if kind < 0.65 else writer.rng.choice(pool)
 
 
 def _abstain(
@@ -167,6 +176,16 @@ def _relation_row(
     )
 
 
+def _answered(writer: Writer, entry: dict) -> bool:
+    """Whether the owner's own questions ask for something that profiles usually leave out, by its name or its words."""
+    from rapidfuzz import fuzz
+
+    asked = [" ".join(re.findall(r"\w+", item.question.lower())) for item in writer.profile.items() if item.question]
+    forms = [fill(text, "visitor", writer.first).lower().rstrip("?.!") for text in entry["questions"]]
+    name = set(entry["key"].split("_"))
+    return any(name <= set(one.split()) or max(fuzz.ratio(one, form) for form in forms) >= SAME for one in asked)
+
+
 def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
     """Attributes that no profile can hold ("What car does Alex drive?"); those `held_out` no training has seen.
 
@@ -181,6 +200,7 @@ def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
         if (phrasings.unknown_split(entry["key"]) == "heldout") == held_out
     ]
     entries += [] if held_out else phrasings.extra("unknown_more")["attributes"]
+    entries = [entry for entry in entries if not _answered(writer, entry)]
     plain = phrasings.extra("strangers")["generic_unknown"]
     rows = []
     for _ in range(count):

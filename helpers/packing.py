@@ -18,8 +18,8 @@ def conversations(rows: Sequence[dict], turns: int, seed: int) -> list[list[int]
     """Row numbers in groups of at most `turns` rows with the same system prompt, shuffled by `seed`.
 
     No fact stands twice in a group: where turns see each other (Unsloth on a GPU) an answer has to come from the
-    weights, never from what was said before. So rows
-    that do not say which fact they are about stay alone, and so do rows that are chats already.
+    weights, never from what was said before. So rows that do not say which fact they are about stay alone, and so do
+    rows that are chats already.
     """
     numbers = list(range(len(rows)))
     random.Random(seed).shuffle(numbers)

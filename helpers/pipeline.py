@@ -16,6 +16,7 @@ from helpers.contrast import CONTRAST
 from helpers.errors import UserError
 from helpers.files import peak_ram_mb, read_jsonl, sha256, write_bytes, write_json, write_jsonl, write_text
 from helpers.models import Model, load_model, load_tokenizer, resolve
+from helpers.phrasings import BANK
 from helpers.profile import Profile, load_profile
 from helpers.results import record
 from helpers.training import TrainSettings, train
@@ -114,7 +115,7 @@ def begin(
     settings = dataclasses.replace(settings or TrainSettings(), seed=seed)
     data = Path(profile_path).read_bytes()
     inputs = [hashlib.sha256(data).hexdigest(), _fingerprint(model), seed, quant, dataclasses.asdict(settings)]
-    inputs += [synthesis.FORMS, synthesis.QUESTIONS, CONTRAST]
+    inputs += [_contents(BANK), synthesis.FORMS, CONTRAST]
     run = Run(out, hashlib.sha256(json.dumps(inputs).encode()).hexdigest(), log)
     write_bytes(out / "profile.yaml", data)
 
@@ -147,10 +148,13 @@ def _check_memory(model: Model) -> None:
 
 
 def _fingerprint(model: Model) -> str:
-    """What tells two bases apart: a hub id, or the names, sizes and heads of a folder's files."""
-    if not model.local:
-        return model.path
-    files = sorted(path for path in Path(model.path).iterdir() if path.is_file())
+    """What tells two bases apart: a hub id, or the names and bytes of a folder's files."""
+    return _contents(Path(model.path)) if model.local else model.path
+
+
+def _contents(folder: Path) -> str:
+    """A hash of the names and bytes of a folder's files."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
     return hashlib.sha256("".join(f"{path.name}{sha256(path)}" for path in files).encode()).hexdigest()
 
 

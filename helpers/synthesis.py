@@ -15,9 +15,8 @@ from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
 # Question forms per fact and perspective in a training set: nearly all that the bank lets it see, so that a model can
-# be trained on each of them once and not on a few of them again and again. A profile of few facts gets more frames of
-# each, up to this many questions in all, or its facts would be drowned in contrast.
-FORMS, QUESTIONS = 100, 4000
+# be trained on each of them once and not on a few of them again and again.
+FORMS = 100
 
 
 def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Callable[[], str]) -> list[dict]:
@@ -191,9 +190,7 @@ def _identity_rows(writer: Writer, held_out: bool) -> list[dict]:
     rows, profile = [], writer.profile
     slots = {"assistant": profile.assistant, "owner": profile.owner, "name": writer.first}
     for entry in phrasings.extra("smalltalk")["identity"]:
-        answer = entry["answers"][0]
-        for slot, word in slots.items():
-            answer = answer.replace("{" + slot + "}", word)
+        answer = phrasings.fill_slots(entry["answers"][0], slots)
         keywords = [word for slot, word in slots.items() if "{" + slot + "}" in entry["answers"][0]]
         for number, text in enumerate(entry["questions"]):
             if (number % 4 == 3) != held_out:
@@ -224,9 +221,8 @@ def _identity_rows(writer: Writer, held_out: bool) -> list[dict]:
 def synthesize(profile: Profile, seed: int = 1, base_path: str = "") -> list[dict]:
     """The training rows of a profile, in an order that depends on the seed alone."""
     writer = Writer(profile, random.Random(f"train/{seed}"))
-    forms = max(FORMS, QUESTIONS // (len(writer.items) * len(profile.perspectives)))
-    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", forms, writer.style)]
-    rows += _custom_rows(writer, "tune", forms)
+    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", FORMS, writer.style)]
+    rows += _custom_rows(writer, "tune", FORMS)
     rows += _combined_rows(writer, 6 * len(writer.items), held_out=False)
     rows += _identity_rows(writer, held_out=False)
     rows += contrast_rows(writer, base_path)

@@ -92,14 +92,13 @@ def train(
         encode_example(tokenizer, row["messages"], settings.max_length, f"row {number}")
         for number, row in enumerate(rows, 1)
     ]
-    apart = engines.keeps_turns_apart(engine, device)
-    epochs = _epochs(tokenizer, rows, examples, settings, apart)
+    epochs = _epochs(tokenizer, rows, examples, settings, engines.keeps_turns_apart(engine, device))
     lengths = [[len(chat["input_ids"]) for chat in chats] for chats in epochs]
     engines.suit_attention(model, device, max(map(max, lengths)))
     order = plan(lengths, settings.batch_size, settings.seed)
     chats = [chat for epoch in epochs for chat in epoch]
     epoch_steps = max(1, round(len(chats) / settings.epochs / settings.batch_size))
-    checkpoint = _resume_point(out_dir / ".checkpoints", {"key": key, "engine": engine, "apart": apart})
+    checkpoint = _resume_point(out_dir / ".checkpoints", {"key": key, "engine": engine, "device": device})
     before = _read(checkpoint / DONE)["seconds"] if checkpoint else 0.0
     if checkpoint:
         log(f"training: goes on from step {_step(checkpoint)}")
@@ -136,7 +135,6 @@ def train(
             "tokens": tokens,
             "seconds": clock(),
             "engine": engine,
-            "apart": apart,
             "device": device,
             "precision": precision,
             "versions": _versions(engine),
@@ -191,7 +189,7 @@ def _load(base: Model, settings: TrainSettings, log):
 def _epochs(
     tokenizer, rows: Sequence[dict], examples: list[dict], settings: TrainSettings, apart: bool
 ) -> list[list[dict]]:
-    """The encoded chats of each epoch; of a last half epoch the first half."""
+    """The encoded chats of each epoch; of a part of an epoch its beginning."""
     epochs = []
     for epoch in range(math.ceil(settings.epochs)):
         seed = settings.seed * 1000 + epoch

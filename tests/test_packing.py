@@ -128,7 +128,6 @@ def test_training_on_packed_chats_learns_the_rows_and_keeps_their_turns_apart(ti
     monkeypatch.setattr(training, "collate", collated)
     rows = [{**one, "fact": f"fact.{number}"} for number, one in enumerate(ROWS)]
     settings = dataclasses.replace(SETTINGS, turns=4, batch_size=1)
-    assert isinstance(settings, TrainSettings)
     result = train(Model("tiny", str(tiny_base)), rows, tmp_path, settings, lambda line: None)
     assert result["rows"] == len(ROWS) and result["chats"] == -(-len(ROWS) // 4)
     first, last = result["history"][0]["loss"], result["loss"]

@@ -346,6 +346,20 @@ def test_a_step_waits_for_those_before_it(tmp_path):
     assert list(json.loads(run.state.read_text())) == list(STEPS)
 
 
+def test_a_form_added_to_the_bank_makes_another_run(tmp_path, monkeypatch):
+    import shutil
+
+    bank = shutil.copytree(pipeline.BANK, tmp_path / "bank")
+    (tmp_path / "profile.yaml").write_text(PROFILE, encoding="utf-8")
+    monkeypatch.setattr(pipeline, "BANK", bank)
+    keys = []
+    for change in ("", "", "# one more form\n"):
+        with (bank / "pet.yaml").open("a", encoding="utf-8") as file:
+            file.write(change)
+        keys.append(pipeline.begin(tmp_path / "profile.yaml", tmp_path / "run", log=lambda line: None).key)
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_the_base_is_told_apart_by_the_bytes_of_its_files(tmp_path):
     from helpers.models import Model
 

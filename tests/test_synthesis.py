@@ -271,8 +271,27 @@ def test_three_strangers_in_ten_begin_like_the_owner_and_none_is_a_slip_of_the_n
     assert 0.25 < sum(first[0] == own[0] for first in firsts) / len(firsts) < 0.5
     assert not {own, "he", "she", "his", "her", "him"} & set(firsts)
     assert not any("brien" in name.lower() for name in names) or "Brien" not in owner
-    slips = [first for first in firsts if fuzz.ratio(first, own) >= 75]
-    assert len(slips) < 0.01 * len(firsts), slips[:9]
+    assert [first for first in firsts if fuzz.ratio(first.capitalize(), own.capitalize()) >= contrast.SLIP] == []
+
+
+@pytest.mark.parametrize(
+    "question, key",
+    [
+        ("What car does Alex drive?", "car"),
+        ("What is the make of Alex's car?", "car"),
+        ("Is Alex a smoker?", "smoking"),
+    ],
+)
+def test_what_the_owner_tells_of_their_own_accord_is_not_unknown(question, key, tmp_path):
+    own = {"topic": "custom", "question": question, "answer": "Alex told me: a Volvo, no.", "keywords": ["Volvo"]}
+    silent, telling = (
+        {row["fact"] for row in contrast._never_rows(Writer(profile, random.Random(1)), 4000, held_out=False)}
+        for profile in (
+            profile_of(tmp_path, facts=[{"topic": "city", "value": "Portland"}, *own_facts])
+            for own_facts in ([], [own])
+        )
+    )
+    assert f"never.{key}" in silent - telling and len(telling) > 0.97 * len(silent)
 
 
 @pytest.mark.parametrize("name", NAMES)

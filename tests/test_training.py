@@ -367,6 +367,17 @@ def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
             torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+@pytest.mark.parametrize("size, saves", [(6_000_000, False), (135_000_000, True)])
+def test_larger_bases_save_memory_on_a_cpu(base, engine, size, saves):
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    with engines.quiet():
+        told = dataclasses.replace(base, parameters=size)
+        model, *_ = engines.with_lora(told, engine, TrainSettings(rank=4), "fp32", "cpu")
+    assert bool(model.is_gradient_checkpointing) == saves
+
+
 def test_a_model_with_scaled_or_capped_logits_has_no_plain_head(base):
     with engines.quiet():
         model, *_ = engines.with_lora(base, "peft", TrainSettings(rank=4), "fp32", "cpu")

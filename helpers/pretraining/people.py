@@ -54,8 +54,8 @@ def alike(rng: random.Random, first: str, other: str) -> str:
     return first[: rng.choice((1, 1, 1, 2, 3))] + other[-rng.choice((2, 3, 3, 4)) :].lower()
 
 
-# First and last letters of scripts: every byte that UTF-8 uses has to be written now and then, or no tuning could teach
-# a model to write it (measured: bytes never seen keep nearly equal embeddings, and one is taken for the other).
+# First and last letters of scripts: every byte that UTF-8 uses has to be written now and then. Bytes never seen keep
+# nearly equal embeddings, and a tuned model takes one for the other.
 _SCRIPTS = ("ΑΩ", "αω", "АЯ", "ая", "Աֆ", "את", "بي", "कह", "กฮ", "ぁん", "ァン", "一鿿", "가힣", "Ḁỹ", "☀➿", "🌀🧿")
 
 
