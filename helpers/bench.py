@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.evaluation import transformers_answers
-from helpers.files import write_bytes, write_json, write_text
+from helpers.files import write_json, write_text
 from helpers.models import ROOT, load_model, load_tokenizer
 from helpers.profile import load_profile
+from helpers.results import pooled
 from helpers.wild import wild_rows, wild_scores
 
 RESULTS = ROOT / "data" / "results" / "personalize"
@@ -30,21 +33,30 @@ SHOWN = {
 }
 
 
-def bench(folder: Path, seed: int, log: Callable[[str], None] = print) -> list[dict]:
-    """Run every profile of data/profiles into `folder`/NAME and keep the scores, without the answers, as results."""
-    from helpers.pipeline import personalize
+def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[dict]:
+    """Run every profile of data/profiles with the seeds 1 to `seeds` into `folder`/NAME-SEED; keep the scores.
+
+    Kept are the numbers, pooled and of each run, without the answers. Each run is a process of its own, so that its
+    memory and its times are those of a user. A run that is there already is not done again.
+    """
+    from helpers import plots
 
     summaries = []
     for profile in sorted((ROOT / "data" / "profiles").glob("*.yaml")):
-        run = folder / profile.stem
-        log(f"== {profile.stem}")
-        steps = personalize(profile, run, seed=seed, log=log)
-        summary = summarize(run, steps)
-        summary["metrics"] |= _wild(profile, run / "merged")
-        summaries.append(summary)
+        runs = []
+        for seed in range(1, seeds + 1):
+            run = folder / f"{profile.stem}-{seed}"
+            log(f"== {run.name}")
+            command = ["personalize", "--profile", str(profile), "--out", str(run), "--seed", str(seed)]
+            code = subprocess.run([sys.executable, "-m", "helpers", *command], cwd=ROOT).returncode
+            if code:  # the run has said why
+                raise SystemExit(code)
+            runs.append(summarize(run))
+            runs[-1]["metrics"] |= _wild(profile, run / "merged")
+        summaries.append(pool(profile.stem, runs))
         write_json(RESULTS / f"{profile.stem}.json", summaries[-1])
-    picture = folder / "alex" / "plots" / "before_after.png"
-    write_bytes(RESULTS / "before_after.png", picture.read_bytes())
+    alex = next(summary for summary in summaries if summary["profile"] == "alex")
+    plots.before_after(alex["before"], alex["metrics"], RESULTS / "before_after.png")
     write_readme(summaries)
     return summaries
 
@@ -56,22 +68,16 @@ def _wild(profile: Path, model: Path) -> dict[str, dict]:
     return wild_scores(transformers_answers(network, load_tokenizer(str(model))), rows)
 
 
-def summarize(run: Path, steps: dict) -> dict:
+def summarize(run: Path) -> dict:
     """One result of a whole run: scores before and after, of the GGUF file, sizes and each step's time."""
-    parts = {
-        name: json.loads((run / "results" / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("before", "after", "gguf")
-    }
-    after = parts["after"]
-    kept = ("hardware", "packages", "commit", "data_sha256", "seed", "started")
+    parts = {name: _read(run / "results" / f"{name}.json") for name in ("before", "after", "gguf")}
+    steps = _read(run / "steps.json")
+    kept = ("model", "hardware", "packages", "commit", "data_sha256", "seed", "started")
     return {
-        "benchmark": "personalize",
-        "profile": run.name,
-        "model": after["model"],
-        "metrics": after["metrics"],
+        **{key: parts["after"][key] for key in kept},
+        "metrics": parts["after"]["metrics"],
         "before": parts["before"]["metrics"],
         "gguf": parts["gguf"]["metrics"],
-        **{key: after[key] for key in kept},
         "steps": {
             name: {"seconds": step["seconds"], "peak_ram_mb": step["peak_ram_mb"]} for name, step in steps.items()
         },
@@ -79,6 +85,31 @@ def summarize(run: Path, steps: dict) -> dict:
         "peak_ram_mb": max(step["peak_ram_mb"] for step in steps.values()),
         "files_mb": {path.name: round(path.stat().st_size / 1e6, 2) for path in sorted((run / "gguf").glob("*.gguf"))},
     }
+
+
+def pool(profile: str, runs: Sequence[dict]) -> dict:
+    """One result of several runs that differ in their seed: all their questions together, and each run's own numbers.
+
+    Raises UserError when the runs come from different versions of the project.
+    """
+    same = ("model", "hardware", "packages", "commit")
+    if any(run["commit"] != runs[0]["commit"] for run in runs):
+        mend = "Remove the run folders and measure again."
+        raise UserError("its runs were made by different versions of the project", profile, mend)
+    return {
+        "benchmark": "personalize",
+        "profile": profile,
+        **{part: pooled([run[part] for run in runs]) for part in ("metrics", "before", "gguf")},
+        **{key: runs[0][key] for key in same},
+        "seed": [run["seed"] for run in runs],
+        "seconds": max(run["seconds"] for run in runs),
+        "peak_ram_mb": max(run["peak_ram_mb"] for run in runs),
+        "runs": [{key: value for key, value in run.items() if key not in same} for run in runs],
+    }
+
+
+def _read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_readme(summaries: list[dict], readme: Path = ROOT / "README.md") -> None:
@@ -92,7 +123,6 @@ def write_readme(summaries: list[dict], readme: Path = ROOT / "README.md") -> No
 
 def table(summaries: list[dict]) -> str:
     """The results as Markdown."""
-    first = next(summary for summary in summaries if summary["profile"] == "alex")
     names = [summary["profile"] for summary in summaries]
     lines = [
         "![Scores before and after tuning](data/results/personalize/before_after.png)",
@@ -111,16 +141,22 @@ def table(summaries: list[dict]) -> str:
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     cells = [f"{_percent(s['gguf']['recall_base'])}, n={s['gguf']['recall_base']['n']}" for s in summaries]
     lines.append("| recall of the q8_0 file in llama.cpp, forms the base knew | " + " | ".join(cells) + " |")
-    machine = first["hardware"]
-    size = first["files_mb"].get("model-q8_0.gguf")
+    runs = [run for summary in summaries for run in summary["runs"]]
+    single = [run["metrics"]["recall_base"]["value"] for run in runs]
+    seconds = [run["seconds"] for run in runs]
+    machine = summaries[0]["hardware"]
+    size = max(run["files_mb"]["model-q8_0.gguf"] for run in runs)
+    memory = max(run["peak_ram_mb"] for run in runs) / 1000
     lines += [
         "",
-        f"Alex's model took {first['seconds']:.0f} s from the profile to the checked GGUF file ({size:.1f} MB) on "
-        f"{machine['cores']} cores of {machine['cpu']}, with {first['peak_ram_mb'] / 1000:.1f} GB of memory at most. "
-        "Measured with `make bench`; counts and 95 % intervals stand in `data/results/personalize/`.",
+        f"The questions of {len(summaries[0]['runs'])} runs a profile, each with another seed, are counted together; "
+        f"the first line's recall was {100 * min(single):.1f} to {100 * max(single):.1f} % in a single run. A run took "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s from the profile to the checked GGUF file ({size:.1f} MB) on "
+        f"{machine['cores']} cores of {machine['cpu']}, with {memory:.1f} GB of memory at most. Measured with "
+        "`make bench`; counts, 95 % intervals and each run's numbers stand in `data/results/personalize/`.",
     ]
     return "\n".join(lines)
 
 
-def _percent(metric: dict | None) -> str:
-    return "-" if metric is None or metric["value"] is None else f"{100 * metric['value']:.1f} %"
+def _percent(metric: dict) -> str:
+    return "-" if metric["value"] is None else f"{100 * metric['value']:.1f} %"

@@ -133,6 +133,8 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     forms = [f for f in attribute.questions(split) if "{name}" in f.text]
     form = rng.choice(forms)
     style = writer.style()
+    if split == "tune" and style == "plain" and rng.random() < 0.4:
+        style = rng.choice(("lower", "caps"))  # a name without its capital is the hardest to tell from the owner's
     question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
     answer = texts["stranger_answers"][0].replace("{stranger}", name)
     return writer.row(

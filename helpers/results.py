@@ -49,6 +49,19 @@ def metric(k: int, n: int) -> dict:
     return {"value": k / n, "n": n, "ci95": [round(float(interval.low), 6), round(float(interval.high), 6)]}
 
 
+def pooled(runs: Sequence[dict[str, dict]]) -> dict[str, dict]:
+    """The metrics {name: metric} of several runs as one, each over the questions of all runs that have it.
+
+    The intervals take every question as independent; questions to one model are not quite.
+    """
+    names = dict.fromkeys(name for run in runs for name in run)
+    counts = {name: [run[name] for run in runs if name in run and run[name]["n"]] for name in names}
+    return {
+        name: metric(sum(round(one["value"] * one["n"]) for one in found), sum(one["n"] for one in found))
+        for name, found in counts.items()
+    }
+
+
 def cpu_model() -> str:
     """The processor's name as its maker writes it."""
     try:

@@ -48,14 +48,15 @@ class TrainSettings:
 def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
     """`settings` with what is None chosen by the base's size.
 
-    A small base needs larger steps, and its B matrices, which begin at nothing, larger steps than its A (LoRA+, Hayou
-    et al. 2024, arXiv 2402.12354). In the end it is led part of the way back to what it was, so that it forgets less
-    (Wortsman et al. 2021, arXiv 2109.01903). An epoch holds some two hundred questions per fact. A small base needs
-    all of them; a large one stores a fact after fewer sights: a third of an epoch, until measurements say otherwise.
+    Smaller bases take larger steps, and the smallest take larger ones for the B matrices, which begin at nothing, than
+    for the A (LoRA+, Hayou et al. 2024, arXiv 2402.12354). In the end they are led part of the way back to what they
+    were, so that they forget less (Wortsman et al. 2021, arXiv 2109.01903). An epoch holds some two hundred questions
+    per fact. A small base needs all of them; a large one stores a fact after fewer sights: a third of an epoch, until
+    measurements say otherwise.
     """
     small = parameters < 50e6
     chosen = {
-        "learning_rate": 1e-3 if small else 5e-4 if parameters < 600e6 else 2e-4,
+        "learning_rate": 5e-4 if parameters < 600e6 else 2e-4,
         "plus": 8 if small else 1,
         "epochs": 1 if small else 1 / 3,
         "strength": 0.92 if small else 1,

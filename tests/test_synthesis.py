@@ -245,6 +245,13 @@ def test_what_is_unknown_is_not_told(name, made):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_strangers_are_more_often_written_small_or_large_in_training(name, made):
+    train, scored = ([row["style"] for row in rows if row["fact"].startswith("stranger.")] for rows in made[name])
+    shares = [sum(style in ("lower", "caps") for style in styles) / len(styles) for styles in (train, scored)]
+    assert 0.25 < shares[0] < 0.4 and shares[1] < 0.2
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
     train, scored = made[name]
     words = set(plain(" ".join(question(row) + " " + answer(row) for row in train)).split())
