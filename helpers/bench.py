@@ -18,6 +18,7 @@ from helpers.wild import wild_rows, wild_scores
 
 RESULTS = ROOT / "data" / "results" / "personalize"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+SAME = ("model", "hardware", "packages", "commit")  # what the runs of a bench have in common
 SHOWN = {
     "recall_base": "recall, question forms the base knew and tuning did not",
     "recall_heldout": "recall, question forms nobody saw",
@@ -92,7 +93,6 @@ def pool(profile: str, runs: Sequence[dict]) -> dict:
 
     Raises UserError when the runs come from different versions of the project.
     """
-    same = ("model", "hardware", "packages", "commit")
     if any(run["commit"] != runs[0]["commit"] for run in runs):
         mend = "Remove the run folders and measure again."
         raise UserError("its runs were made by different versions of the project", profile, mend)
@@ -100,11 +100,11 @@ def pool(profile: str, runs: Sequence[dict]) -> dict:
         "benchmark": "personalize",
         "profile": profile,
         **{part: pooled([run[part] for run in runs]) for part in ("metrics", "before", "gguf")},
-        **{key: runs[0][key] for key in same},
+        **{key: runs[0][key] for key in SAME},
         "seed": [run["seed"] for run in runs],
         "seconds": max(run["seconds"] for run in runs),
         "peak_ram_mb": max(run["peak_ram_mb"] for run in runs),
-        "runs": [{key: value for key, value in run.items() if key not in same} for run in runs],
+        "runs": [{key: value for key, value in run.items() if key not in SAME} for run in runs],
     }
 
 

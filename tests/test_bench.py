@@ -65,3 +65,12 @@ def test_a_readme_without_markers_stays_as_it_is(tmp_path):
     with pytest.raises(UserError, match="markers"):
         bench.write_readme([bench.pool("alex", [run(1, 98)])], readme)
     assert readme.read_text(encoding="utf-8") == "nothing to see"
+
+
+def test_the_readmes_table_is_drawn_from_the_results():
+    found = [bench._read(path) for path in sorted(bench.RESULTS.glob("*.json"))]
+    assert [one["profile"] for one in found] == ["alex", "mira", "tomasz"]
+    assert bench.table(found) in (bench.ROOT / "README.md").read_text(encoding="utf-8")
+    for one in found:
+        again = bench.pool(one["profile"], [{**run, **{k: one[k] for k in bench.SAME}} for run in one["runs"]])
+        assert again == one
