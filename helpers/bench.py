@@ -91,11 +91,11 @@ def summarize(run: Path) -> dict:
 def pool(profile: str, runs: Sequence[dict]) -> dict:
     """One result of several runs that differ in their seed: all their questions together, and each run's own numbers.
 
-    Raises UserError when the runs come from different versions of the project.
+    `seconds` and `peak_ram_mb` are those of the worst run. Raises UserError when the runs differ in more than the seed.
     """
-    if any(run["commit"] != runs[0]["commit"] for run in runs):
-        mend = "Remove the run folders and measure again."
-        raise UserError("its runs were made by different versions of the project", profile, mend)
+    for key in SAME:
+        if any(run[key] != runs[0][key] for run in runs):
+            raise UserError(f"its runs differ in their {key}", profile, "Remove the run folders and measure again.")
     return {
         "benchmark": "personalize",
         "profile": profile,
@@ -125,7 +125,7 @@ def table(summaries: list[dict]) -> str:
     """The results as Markdown."""
     names = [summary["profile"] for summary in summaries]
     lines = [
-        "![Scores before and after tuning](data/results/personalize/before_after.png)",
+        "![Scores before and after tuning, alex.yaml](data/results/personalize/before_after.png)",
         "",
         "| score, after tuning (before) | " + " | ".join(f"{name}.yaml" for name in names) + " |",
         "|---" * (len(names) + 1) + "|",

@@ -15,6 +15,7 @@ from helpers.files import read_jsonl
 from helpers.noise import restyle
 from helpers.phrasings import Attribute, fill
 from helpers.pretraining.people import alike, blended, pools
+from helpers.text import folded
 from helpers.writer import Writer
 
 CONTRAST = {
@@ -91,7 +92,7 @@ def stranger_names(writer: Writer, part: str) -> list[str]:
 
 def _words(text: str) -> set[str]:
     # Shouted first, as questions may be: "Yıldız" in capitals is the name of a Yildiz.
-    return set(re.findall(r"\w+", text.upper().lower()))
+    return set(re.findall(r"\w+", folded(text.upper())))
 
 
 def _first_name(writer: Writer, pool: list[str]) -> str:
@@ -178,14 +179,19 @@ def _relation_row(
     )
 
 
-def _answered(writer: Writer, entry: dict) -> bool:
-    """Whether the owner's own questions ask for something that profiles usually leave out, by its name or its words."""
-    from rapidfuzz import fuzz
+def _unanswered(writer: Writer, entries: Sequence[dict]) -> list[dict]:
+    """The entries that the owner's own questions do not ask for, neither by their name nor in nearly their words."""
+    from rapidfuzz import fuzz, utils
 
-    asked = [" ".join(re.findall(r"\w+", item.question.lower())) for item in writer.profile.items() if item.question]
-    forms = [fill(text, "visitor", writer.first).lower().rstrip("?.!") for text in entry["questions"]]
-    name = set(entry["key"].split("_"))
-    return any(name <= set(one.split()) or max(fuzz.ratio(one, form) for form in forms) >= SAME for one in asked)
+    asked = [utils.default_process(item.question) for item in writer.profile.items() if item.question]
+
+    def same(question: str, entry: dict) -> bool:
+        forms = (utils.default_process(fill(text, "visitor", writer.first)) for text in entry["questions"])
+        return set(entry["key"].split("_")) <= set(question.split()) or any(
+            fuzz.ratio(question, form) >= SAME for form in forms
+        )
+
+    return [entry for entry in entries if not any(same(question, entry) for question in asked)]
 
 
 def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
@@ -202,7 +208,7 @@ def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
         if (phrasings.unknown_split(entry["key"]) == "heldout") == held_out
     ]
     entries += [] if held_out else phrasings.extra("unknown_more")["attributes"]
-    entries = [entry for entry in entries if not _answered(writer, entry)]
+    entries = _unanswered(writer, entries)
     plain = phrasings.extra("strangers")["generic_unknown"]
     rows = []
     for _ in range(count):

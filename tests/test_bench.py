@@ -6,13 +6,13 @@ from helpers import bench, results
 from helpers.errors import UserError
 
 
-def run(seed: int, right: int, asked: int = 100, commit: str = "c0ffee") -> dict:
+def run(seed: int, right: int, asked: int = 100) -> dict:
     scores = {name: results.metric(right, asked) for name in bench.SHOWN}
     return {
         "model": "pocket",
         "hardware": {"cores": 2, "cpu": "CPU"},
         "packages": {},
-        "commit": commit,
+        "commit": "c0ffee",
         "data_sha256": f"data of {seed}",
         "seed": seed,
         "started": "now",
@@ -36,9 +36,10 @@ def test_runs_are_pooled_by_their_questions_and_each_keeps_its_numbers():
     assert [one["data_sha256"] for one in found["runs"]] == ["data of 1", "data of 2"]
 
 
-def test_runs_of_different_versions_are_not_pooled():
-    with pytest.raises(UserError, match="different versions"):
-        bench.pool("alex", [run(1, 98), run(2, 98, commit="decaf")])
+@pytest.mark.parametrize("key", bench.SAME)
+def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(key):
+    with pytest.raises(UserError, match=f"differ in their {key}"):
+        bench.pool("alex", [run(1, 98), {**run(2, 98), key: "another"}])
 
 
 def test_a_metric_that_some_runs_lack_is_pooled_over_the_others():
