@@ -156,9 +156,9 @@ def _relation_row(
     """A near miss: "What is my neighbour's dog called?"; some neighbours go by one of the names in `named`."""
     rng, texts = writer.rng, phrasings.extra("strangers")
     perspective = rng.choice(writer.profile.perspectives)
-    name = fill(rng.choice(relations), perspective, writer.first)
-    name = name[:1].lower() + name[1:] if perspective == "owner" else name
-    if named and rng.random() < 0.25:
+    somebody = rng.choice(relations)
+    name = phrasings.relation(somebody, perspective, writer.first)
+    if named and somebody.startswith("[") and rng.random() < 0.25:
         name += " " + rng.choice(named).split(" ")[0]  # "my cousin Dana"
     attribute = rng.choice(about)
     form = rng.choice([f for f in attribute.questions(split) if "{name}" in f.text])
