@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -59,6 +60,13 @@ def judge(row: dict, answer: str) -> bool:
     return is_right(answer, row["keywords"])
 
 
+def is_verbatim(row: dict) -> bool:
+    """Whether the answer spells each keyword as the row's expected answer does: "Żurek", not "żurek" or "Zurek"."""
+    expected = row["messages"][-1]["content"]
+    spelt = [re.search(re.escape(keyword), expected, re.IGNORECASE) for keyword in row["keywords"]]
+    return all(match.group() in row["answer"] for match in spelt if match)
+
+
 def told_by_prompt(row: dict) -> bool:
     """Whether the row's own system prompt holds the fact, so that an untuned model could read it there."""
     first = row["messages"][0]
@@ -96,7 +104,8 @@ def summarize(asked: Sequence[dict]) -> dict:
 
     recall_base: forms the base knew and tuning did not; recall_heldout: forms nobody saw, both as they are written;
     recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; in_prompt: facts that
-    the system prompt tells (the owner's full name), which is reading and no recall; abstention: facts never told;
+    the system prompt tells (the owner's full name), which is reading and no recall; verbatim: right answers to facts that
+    spell them letter for letter; abstention: facts never told;
     leaks: strangers' questions answered with the owner's fact; general: knowledge that tuning may have cost.
     """
     banked = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
@@ -119,6 +128,8 @@ def summarize(asked: Sequence[dict]) -> dict:
         "reading": [r for r in asked if r["kind"] == "reading"],
     }
     metrics = {name: _share(rows) for name, rows in groups.items() if rows}
+    if right := [r for r in facts if r["right"] and r["style"] != "reversed"]:
+        metrics["verbatim"] = metric(sum(is_verbatim(r) for r in right), len(right))
     strangers = [r for r in asked if r["kind"] == "stranger"]
     for name, prefix in (("leaks", "stranger."), ("leaks_near_miss", "relation.")):
         rows = [r for r in strangers if r["fact"].startswith(prefix)]
