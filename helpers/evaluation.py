@@ -104,9 +104,9 @@ def summarize(asked: Sequence[dict]) -> dict:
 
     recall_base: forms the base knew and tuning did not; recall_heldout: forms nobody saw, both as they are written;
     recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; verbatim: right
-    answers to facts that spell them letter for letter; in_prompt: facts that the system prompt tells (the owner's full name),
-    which is reading and no recall; abstention: facts never told; leaks: strangers' questions answered with the owner's
-    fact; general: knowledge that tuning may have cost.
+    answers to facts that spell them letter for letter; in_prompt: facts that the system prompt tells (the owner's
+    full name), which is reading and no recall; abstention: facts never told; leaks: strangers' questions answered
+    with the owner's fact; general: knowledge that tuning may have cost.
     """
     banked = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
     facts = [r for r in banked if not told_by_prompt(r)]
