@@ -50,11 +50,17 @@ def leaks(answer: str, keywords: Sequence[str]) -> bool:
 
 
 def judge(row: dict, answer: str) -> bool:
-    """Whether `answer` is right for its row: facts by keywords, the unknown by abstention, strangers by no leak."""
+    """Whether `answer` is right for its row: facts by keywords, the unknown by abstention, strangers by no leak.
+
+    An abstention may repeat what the question says: "I don't know your English teacher" tells nobody's languages.
+    """
     if row["kind"] == "unknown":
         return is_abstention(answer)
     if row["kind"] == "stranger":
-        return not leaks(answer, row.get("leak", ()))
+        question, words = row["messages"][-2]["content"], row.get("leak", ())
+        if is_abstention(answer):
+            words = [word for word in words if not contains(question, word)]
+        return not leaks(answer, words)
     if not row["keywords"]:
         return bool(answer.strip())
     return is_right(answer, row["keywords"])

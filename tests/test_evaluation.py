@@ -145,6 +145,15 @@ def answered(answer: str, ended: bool | None = None, **fields) -> dict:
     return {**asked, "answer": answer, "ended": ended, "right": judge(asked, answer)}
 
 
+def test_an_abstention_may_repeat_the_question_and_nothing_else():
+    asked = row(
+        kind="stranger", question="What does my English teacher speak?", keywords=(), leak=["English", "Polish"]
+    )
+    assert judge(asked, "I don't know anything about your English teacher.")
+    assert not judge(asked, "I don't know anything about your English teacher, you speak Polish.")
+    assert not judge(asked, "You speak English.")
+
+
 def test_the_summary_counts_each_row_where_it_belongs():
     metrics = summarize(
         [
