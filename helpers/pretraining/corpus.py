@@ -21,10 +21,11 @@ MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (4, 54, 12, 14, 12, 4), "recall": (3, 50, 16, 14, 12, 5), "blank": (0, 4, 34, 34, 22, 6)}
+TURNS = {"reading": (4, 50, 12, 18, 12, 4), "recall": (3, 47, 15, 18, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
 STYLE_WEIGHTS = (9, 9, 10, 8, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
-BLURRED = 0.35  # share of the questions about a person that lose a word or two
+BLURRED = 0.1  # share of the questions about a person that lose a word or two
+HARD = ("lower", "caps", "nopunct", "texting")  # styles in which a stranger's name is hard to tell from the owner's
 SEEN = ("base", "tune")  # the splits a base model may see
 
 
@@ -76,11 +77,11 @@ def style_of(rng: random.Random) -> str:
     return rng.choices(("plain", *STYLES), (100 - sum(STYLE_WEIGHTS), *STYLE_WEIGHTS))[0]
 
 
-def _typed(question: str, rng: random.Random, person: str, value: str = "") -> str:
+def _typed(question: str, rng: random.Random, person: str, value: str = "", style: str | None = None) -> str:
     """A question about a `person` as somebody types it, maybe with words that nobody knows; names are never blurred."""
     if rng.random() < BLURRED:
         question = blurred(question, rng, lambda: invented(rng, rng.choice((1, 2))).lower(), f"{person} {value}")
-    return restyle(question, style_of(rng), rng, phrasings.wrappers(), f"{person} {value}")
+    return restyle(question, style or style_of(rng), rng, phrasings.wrappers(), f"{person} {value}")
 
 
 def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple[str, bool]:
@@ -184,6 +185,7 @@ def stranger_turn(
         name = rng.choice((other.first, other.full))
         if person is not None and rng.random() < 0.15:
             name = _namesake(person, other, rng, named)
+            name = other.full if name == person.full else name
         answer = rng.choice(texts["stranger_answers"]).replace("{stranger}", name)
         if rng.random() < 0.15:
             return rng.choice(texts["who_is"]).replace("{stranger}", name), answer
@@ -192,7 +194,8 @@ def stranger_turn(
     forms = [form for split in SEEN for form in attribute.questions(split) if "{name}" in form.text]
     species = rng.choice(("pet", "dog", "cat"))
     question = fill(rng.choice(forms).text, "visitor", name, slots={"species": species})
-    return _typed(question, rng, name), answer[:1].upper() + answer[1:]
+    style = rng.choice(HARD) if rng.random() < 0.3 else None
+    return _typed(question, rng, name, style=style), answer[:1].upper() + answer[1:]
 
 
 def few_forms(attribute: Attribute, count: int) -> Attribute:
