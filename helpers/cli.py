@@ -201,14 +201,16 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
     rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
     init: Annotated[str, typer.Option(help="The folder of a base to go on from, instead of random weights.")] = "",
+    forms: Annotated[
+        int, typer.Option(min=0, help="Question forms of an attribute, fewer than there are; 0: all.")
+    ] = 0,
 ) -> None:
     """Pre-train a base model like the shipped one; OUT/model is a folder for --base. Resumes after a kill."""
     from helpers.pretraining.card import make_base
     from helpers.pretraining.train import PretrainSettings
 
-    print(
-        make_base(out, PretrainSettings(tokens=_count(tokens), seed=seed, learning_rate=rate, init=init), log=_progress)
-    )
+    settings = PretrainSettings(tokens=_count(tokens), seed=seed, learning_rate=rate, forms=forms, init=init)
+    print(make_base(out, settings, log=_progress))
 
 
 phrasings_app = typer.Typer(rich_markup_mode=None, help="The phrasing bank.", no_args_is_help=True)
@@ -223,10 +225,10 @@ def phrasing_bank() -> None:
 @phrasings_app.command("check")
 def phrasings_check() -> None:
     """Check the phrasing bank after adding to it: grammar, twins, splits, coverage. Exit code 2 for a fault."""
-    from helpers.phrasing_check import check, coverage
+    from helpers.phrasing_check import check, check_lexicon, coverage
     from helpers.phrasings import bank
 
-    findings = [finding for attribute in bank().values() for finding in check(attribute)]
+    findings = [f for attribute in bank().values() for f in (*check(attribute), *check_lexicon(attribute))]
     tables = {key: coverage(attribute) for key, attribute in bank().items()}
     columns = list(next(iter(tables.values())))
     print(f"{'attribute':22}" + "".join(f"{column:>10}" for column in columns))

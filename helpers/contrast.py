@@ -121,6 +121,15 @@ def _abstain(
     return writer.row(question, answer, f"untold.{attribute.id}", phrasing, "unknown", (), style, split, perspective)
 
 
+def _stranger_style(writer: Writer, split: str) -> str:
+    """A style; in training sets mostly one without the name's capital or its apostrophe ("brams bday"), which is the
+    hardest to tell from the owner's."""
+    style = writer.style()
+    if split == "tune" and style == "plain" and writer.rng.random() < 0.6:
+        return writer.rng.choices(("lower", "caps", "nopunct", "texting"), (3, 3, 4, 2))[0]
+    return style
+
+
 def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attribute]) -> dict:
     """Somebody else's attribute; `keywords` are filled by the caller where a leak could be seen."""
     rng, texts = writer.rng, phrasings.extra("strangers")
@@ -133,9 +142,7 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     attribute = rng.choice(about)
     forms = [f for f in attribute.questions(split) if "{name}" in f.text]
     form = rng.choice(forms)
-    style = writer.style()
-    if split == "tune" and style == "plain" and rng.random() < 0.4:
-        style = rng.choice(("lower", "caps"))  # a name without its capital is the hardest to tell from the owner's
+    style = _stranger_style(writer, split)
     question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
     answer = texts["stranger_answers"][0].replace("{stranger}", name)
     return writer.row(
@@ -156,15 +163,15 @@ def _relation_row(
     """A near miss: "What is my neighbour's dog called?"; some neighbours go by one of the names in `named`."""
     rng, texts = writer.rng, phrasings.extra("strangers")
     perspective = rng.choice(writer.profile.perspectives)
-    name = fill(rng.choice(relations), perspective, writer.first)
-    name = name[:1].lower() + name[1:] if perspective == "owner" else name
-    if named and rng.random() < 0.25:
+    somebody = rng.choice(relations)
+    name = phrasings.relation(somebody, perspective, writer.first)
+    if named and somebody.startswith("[") and rng.random() < 0.25:
         name += " " + rng.choice(named).split(" ")[0]  # "my cousin Dana"
     attribute = rng.choice(about)
     form = rng.choice([f for f in attribute.questions(split) if "{name}" in f.text])
     spoken = "your" + name[2:] if name.startswith("my ") else name
     answer = texts["relation_answers"][0].replace("{relation}", spoken)
-    style = writer.style()
+    style = _stranger_style(writer, split)
     question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
     return writer.row(
         restyle(question, style, rng, phrasings.wrappers(), name),

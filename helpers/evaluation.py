@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -49,14 +50,27 @@ def leaks(answer: str, keywords: Sequence[str]) -> bool:
 
 
 def judge(row: dict, answer: str) -> bool:
-    """Whether `answer` is right for its row: facts by keywords, the unknown by abstention, strangers by no leak."""
+    """Whether `answer` is right for its row: facts by keywords, the unknown by abstention, strangers by no leak.
+
+    An abstention may repeat what the question says: "I don't know your English teacher" tells nobody's languages.
+    """
     if row["kind"] == "unknown":
         return is_abstention(answer)
     if row["kind"] == "stranger":
-        return not leaks(answer, row.get("leak", ()))
+        question, words = row["messages"][-2]["content"], row.get("leak", ())
+        if is_abstention(answer):
+            words = [word for word in words if not contains(question, word)]
+        return not leaks(answer, words)
     if not row["keywords"]:
         return bool(answer.strip())
     return is_right(answer, row["keywords"])
+
+
+def is_verbatim(row: dict) -> bool:
+    """Whether the answer spells each keyword as the row's expected answer does: "Żurek", not "żurek" or "Zurek"."""
+    expected = row["messages"][-1]["content"]
+    spelt = [re.search(re.escape(keyword), expected, re.IGNORECASE) for keyword in row["keywords"]]
+    return all(match.group() in row["answer"] for match in spelt if match)
 
 
 def told_by_prompt(row: dict) -> bool:
@@ -95,9 +109,10 @@ def summarize(asked: Sequence[dict]) -> dict:
     """Metrics of asked rows, each {value, n, ci95}; a metric without a row to count is left out.
 
     recall_base: forms the base knew and tuning did not; recall_heldout: forms nobody saw, both as they are written;
-    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; in_prompt: facts that
-    the system prompt tells (the owner's full name), which is reading and no recall; abstention: facts never told;
-    leaks: strangers' questions answered with the owner's fact; general: knowledge that tuning may have cost.
+    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; verbatim: right
+    answers to facts that spell them letter for letter; in_prompt: facts that the system prompt tells (the owner's
+    full name), which is reading and no recall; abstention: facts never told; leaks: strangers' questions answered
+    with the owner's fact; general: knowledge that tuning may have cost.
     """
     banked = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
     facts = [r for r in banked if not told_by_prompt(r)]
@@ -119,6 +134,8 @@ def summarize(asked: Sequence[dict]) -> dict:
         "reading": [r for r in asked if r["kind"] == "reading"],
     }
     metrics = {name: _share(rows) for name, rows in groups.items() if rows}
+    if right := [r for r in facts if r["right"] and r["style"] != "reversed"]:
+        metrics["verbatim"] = metric(sum(is_verbatim(r) for r in right), len(right))
     strangers = [r for r in asked if r["kind"] == "stranger"]
     for name, prefix in (("leaks", "stranger."), ("leaks_near_miss", "relation.")):
         rows = [r for r in strangers if r["fact"].startswith(prefix)]

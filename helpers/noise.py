@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 # Neighbours on a QWERTY keyboard, for slips of the finger.
 _NEAR = "wa qse wdr eft rgy tuh yij uko ilp ol qsz awdx sefc drgv fthb gyjn hukm jil kop asx zdc xfv cgb vhn bjm njk"
@@ -76,6 +77,23 @@ def dropped(text: str, rng: random.Random) -> str:
     gone = {i for i in places if rng.random() < 0.7} or set(places[:1])
     left = [word for i, word in enumerate(words) if i not in gone]
     return " ".join(left) if len(left) > 1 else text
+
+
+def blurred(text: str, rng: random.Random, strange: Callable[[], str], protect: str = "") -> str:
+    """`text` with one or two words gone or exchanged for a `strange()` one; words of `protect` and short texts stay.
+
+    As a question looks to a reader who does not know all of its words (word dropout, Iyyer et al. 2015): what is asked
+    has to be understood from the rest.
+    """
+    kept, words = {_bare(word) for word in protect.split()}, text.split(" ")
+    places = [i for i, word in enumerate(words) if _bare(word) not in kept]
+    if len(words) < 5:
+        return text
+    for i in rng.sample(places, min(len(places), rng.choice((1, 1, 2)))):
+        sign = re.search(r"\W*$", words[i]).group()
+        words[i] = "" if rng.random() < 0.5 else strange() + sign
+    left = " ".join(word for word in words if word)
+    return left[:1].upper() + left[1:]
 
 
 def restyle(text: str, style: str, rng: random.Random, frames: dict[str, list[str]], protect: str = "") -> str:

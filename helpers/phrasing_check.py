@@ -52,8 +52,7 @@ def flaws(text: str) -> list[str]:
 
 def sentences(attribute: Attribute) -> list[str]:
     """All that the bank can say about an attribute: questions, framed nouns, answers, abstentions."""
-    framed = [frame.replace("{noun}", n) for n in attribute.things for frame in phrasings.wrappers()["noun"]]
-    framed += [f"Tell me {noun}." for noun in attribute.nouns]
+    framed = [text for noun in attribute.nouns for text in phrasings.framed(noun)]
     return [*(form.text for form in attribute.forms), *framed, *attribute.answers, *attribute.unknown]
 
 
@@ -80,7 +79,7 @@ def check(attribute: Attribute) -> list[Finding]:
         if is_abstention(fill(text, "visitor", "Alex", "Buddy")):
             found.append(Finding(attribute.id, "an answer that says it does not know", text))
     trained = [form.text for form in attribute.forms if form.split != "heldout"]
-    trained += [frame.replace("{noun}", n) for n in attribute.nouns for frame in phrasings.wrappers()["noun"]]
+    trained += [text for noun in attribute.nouns for text in phrasings.framed(noun)]
     for one, other in twins(attribute.questions("heldout"), trained):
         found.append(Finding(attribute.id, "held out, yet nearly a form that is trained on", f"{one} ~ {other}"))
     for number, form in enumerate(attribute.forms):
@@ -89,6 +88,18 @@ def check(attribute: Attribute) -> list[Finding]:
     for split, enough in ENOUGH.items():
         if (count := len(attribute.questions(split))) < enough:
             found.append(Finding(attribute.id, "too few forms", f"{count} in the split {split}, {enough} are needed"))
+    return found
+
+
+def check_lexicon(attribute: Attribute) -> list[Finding]:
+    """What is wrong with an attribute's phrases in `_lexicon.yaml`: their grammar, a held-out form as their twin."""
+    phrases = phrasings.extra("lexicon")["nouns"].get(attribute.id, [])
+    found = [Finding(attribute.id, "reads wrong", flaw) for noun in phrases for flaw in flaws(f"Tell me {noun}.")]
+    trained = [text for noun in phrases for text in phrasings.framed(noun)]
+    for one, other in twins(attribute.questions("heldout"), trained):
+        found.append(
+            Finding(attribute.id, "held out, yet nearly a phrase of the lexicon in a frame", f"{one} ~ {other}")
+        )
     return found
 
 

@@ -14,8 +14,8 @@ from helpers.phrasings import fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
-# Question forms per fact and perspective in a training set: nearly all that the bank lets it see, so that a model can
-# be trained on each of them once and not on a few of them again and again.
+# Question forms per fact and perspective in a training set, about half of those that the bank lets it see: a model is
+# trained on each of many once and not on a few of them again and again.
 FORMS = 100
 
 

@@ -13,6 +13,7 @@ from helpers.evaluation import (
     evaluate,
     is_abstention,
     is_right,
+    is_verbatim,
     judge,
     leaks,
     retention,
@@ -144,6 +145,15 @@ def answered(answer: str, ended: bool | None = None, **fields) -> dict:
     return {**asked, "answer": answer, "ended": ended, "right": judge(asked, answer)}
 
 
+def test_an_abstention_may_repeat_the_question_and_nothing_else():
+    asked = row(
+        kind="stranger", question="What does my English teacher speak?", keywords=(), leak=["English", "Polish"]
+    )
+    assert judge(asked, "I don't know anything about your English teacher.")
+    assert not judge(asked, "I don't know anything about your English teacher, you speak Polish.")
+    assert not judge(asked, "You speak English.")
+
+
 def test_the_summary_counts_each_row_where_it_belongs():
     metrics = summarize(
         [
@@ -166,6 +176,7 @@ def test_the_summary_counts_each_row_where_it_belongs():
         "recall_base": (0.5, 4),
         "recall_heldout": (1.0, 1),
         "in_prompt": (1.0, 1),
+        "verbatim": (1.0, 3),
         "recall_custom": (1.0, 1),
         "abstention": (0.5, 2),
         "abstention_untold": (1.0, 1),
@@ -179,6 +190,28 @@ def test_the_summary_counts_each_row_where_it_belongs():
     }
     assert all(entry["ci95"][0] <= entry["value"] <= entry["ci95"][1] for entry in metrics.values())
     assert summarize([]) == {} and "ended" not in summarize([answered("Buddy")])
+
+
+@pytest.mark.parametrize(
+    ("answer", "keywords", "expected", "verbatim"),
+    [
+        ("You like Żurek.", ["Żurek"], "Your favourite food is Żurek.", True),
+        ("You like żurek.", ["Żurek"], "Your favourite food is Żurek.", False),
+        (
+            "You live in Portland.",
+            ["portland"],
+            "You live in Portland.",
+            True,
+        ),  # as the profile writes it, not the keyword
+        ("Python and Go", ["Python", "Go"], "Your skills include Python and Go.", True),
+        ("Python and go", ["Python", "Go"], "Your skills include Python and Go.", False),
+    ],
+)
+def test_a_right_answer_may_still_spell_the_fact_wrong(answer, keywords, expected, verbatim):
+    asked = answered(answer, keywords=keywords)
+    asked["messages"] = [*asked["messages"][:-1], {"role": "assistant", "content": expected}]
+    assert asked["right"] and is_verbatim(asked) == verbatim
+    assert summarize([asked])["verbatim"]["value"] == verbatim
 
 
 def test_groups_hold_facts_only():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import phrasings
-from helpers.noise import STYLES, restyle, typo
+from helpers.noise import STYLES, blurred, restyle, typo
 
 FRAMES = phrasings.wrappers()
 WORDS = st.lists(
@@ -113,3 +113,22 @@ def test_wrapping_keeps_the_words_and_the_capital_of_names():
         if random.Random(n).random() < 0.5
     ]
     assert lowered and set(lowered) == {"Hey, a dog or a cat?"}  # "A" is no part of "Alex"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_blurring_takes_or_exchanges_one_or_two_words_and_no_name(seed):
+    text = "Could you tell me what Mara Kowal's old dog is called?"
+    told = blurred(text, random.Random(seed), lambda: "zub", "Mara Kowal")
+    words, left = [w.lower() for w in text.split(" ")], [w.lower() for w in told.split(" ")]
+    strange = sum(word.rstrip("?") == "zub" for word in left)
+    kept = [word for word in left if word.rstrip("?") != "zub"]
+    assert 1 <= len(words) - len(kept) <= 2 and strange <= 2
+    assert [word for word in words if word in kept] == kept  # the rest stays, in its order
+    assert "Mara Kowal's" in told and told[:1].isupper()
+    assert left[-1].endswith("?") or "called?" not in left  # the sign of an exchanged word stays
+
+
+def test_blurring_does_both_and_leaves_short_texts_alone():
+    told = {blurred("What is the name of my dog?", random.Random(seed), lambda: "zub") for seed in range(60)}
+    assert any("zub" in text.lower() for text in told) and any(len(text.split(" ")) < 7 for text in told)
+    assert blurred("Name of the dog?", random.Random(1), lambda: "zub") == "Name of the dog?"

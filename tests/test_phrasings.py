@@ -10,7 +10,7 @@ import pytest
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
-from helpers.phrasing_check import check, coverage, flaws, twins
+from helpers.phrasing_check import check, check_lexicon, coverage, flaws, twins
 from helpers.phrasings import fill
 from helpers.rows import SPLITS
 
@@ -21,6 +21,32 @@ ATTRIBUTES = sorted(phrasings.bank())
 def test_the_checker_finds_no_fault(attribute):
     assert [finding for finding in check(phrasings.bank()[attribute]) if finding.fault] == []
     assert coverage(phrasings.bank()[attribute])["questions"] >= 150
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_lexicon_reads_well_and_holds_no_twin_of_a_held_out_form(attribute):
+    phrases = phrasings.extra("lexicon")["nouns"][attribute]
+    assert check_lexicon(phrasings.bank()[attribute]) == []
+    assert len(phrases) >= 80 and len(set(phrases)) == len(phrases)
+
+
+def test_a_twin_in_the_lexicon_is_a_fault(monkeypatch):
+    attribute = phrasings.bank()["pet.name"]
+    held_out = phrasings.Form("pet.name/1", "What is the label on [my|{name}'s] {species}?", "heldout")
+    spoilt = dataclasses.replace(attribute, forms=(held_out,))
+    phrases = {"pet.name": ["the label on [my|{name}'s] {species}", "[my|{name}'s's] pet"]}
+    monkeypatch.setattr(phrasings, "extra", lambda name: {"nouns": phrases} if name == "lexicon" else None)
+    assert {finding.what for finding in check_lexicon(spoilt)} == {
+        "reads wrong",
+        "held out, yet nearly a phrase of the lexicon in a frame",
+    }
+
+
+def test_a_clause_stands_only_in_frames_for_clauses():
+    assert "Do you have how old I am?" not in phrasings.framed("how old I am")
+    assert {"Tell me how old I am.", "I wonder how old I am."} <= set(phrasings.framed("how old I am"))
+    assert "Do you have my age?" in phrasings.framed("my age")
+    assert set(phrasings.wrappers()["clause"]) - set(phrasings.wrappers()["noun"])
 
 
 def test_the_checker_finds_faults_of_every_kind():
@@ -74,6 +100,18 @@ def test_pronouns_take_the_right_case():
     assert fill("Name a hobby of [mine|{name}'s].", "visitor", "she") == "Name a hobby of hers."
     assert fill("Is it a dog of [mine|{name}'s] or not?", "visitor", "Alex") == "Is it a dog of Alex's or not?"
     assert fill("{value}, who is that?", "visitor", "he", "tidymark") == "tidymark, who is that?"  # stays as written
+
+
+def test_somebody_else_reads_well_within_a_sentence():
+    words = {
+        ("[my|{name}'s] boss", "owner"): "my boss",
+        ("[my|{name}'s] boss", "visitor"): "Alex's boss",
+        ("the mayor", "owner"): "the mayor",
+        ("the mayor", "visitor"): "the mayor",
+        ("Beyoncé", "visitor"): "Beyoncé",
+    }
+    assert {key: phrasings.relation(*key, "Alex") for key in words} == words
+    assert len(set(phrasings.extra("strangers")["relations"])) == len(phrasings.extra("strangers")["relations"]) >= 200
 
 
 def test_what_is_never_told_reads_well_from_both_sides():

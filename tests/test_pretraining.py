@@ -129,6 +129,28 @@ def test_no_held_out_form_in_20000_chats(monkeypatch):
     assert len(used & seen) > 0.9 * len(seen)  # so the check above has looked at real chats
 
 
+def test_fewer_forms_are_a_part_of_all_and_change_nothing_else(monkeypatch):
+    used: dict[int, set[str]] = {}
+    for forms in (5, 10):
+        used[forms] = seen = set()
+        monkeypatch.setattr(
+            corpora,
+            "fill",
+            lambda text, *args, seen=seen, **more: seen.add(text) or phrasings.fill(text, *args, **more),
+        )
+        corpus = Corpus(1, forms)
+        for number in range(1500):
+            corpus.chat(number)
+    for attribute in phrasings.bank().values():
+        framed = {text for noun in attribute.nouns for text in phrasings.framed(noun)}
+        asked = {form.text for split in corpora.SEEN for form in attribute.questions(split)} - framed
+        few, more = (corpora.few_forms(attribute, forms) for forms in (5, 10))
+        assert asked & used[5] == asked & {form.text for form in few.forms}
+        assert asked & used[10] == asked & {form.text for form in more.forms}
+        assert set(few.forms) < set(more.forms) and len(more.forms) - len(few.forms) == 5
+        assert [f for f in few.forms if f.reversed] == [f for f in attribute.forms if f.reversed]
+
+
 def test_what_the_base_is_asked_can_be_answered():
     for rows, split in (
         (known_rows(200, "base", "eval"), "base"),

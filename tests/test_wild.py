@@ -50,7 +50,7 @@ def bank_sentences(profile) -> list[str]:
         values.setdefault(item.bank_id, []).append(item.value)
     told = set()
     for attribute in phrasings.bank().values():
-        framed = [f.replace("{noun}", noun) for noun in attribute.nouns for f in phrasings.wrappers()["noun"]]
+        framed = [text for noun in attribute.nouns for text in phrasings.framed(noun)]
         texts = [(form.text, form.reversed) for form in attribute.forms] + [(text, False) for text in framed]
         for text, turned in texts:
             for species in ("dog", "cat", "donkey", "pet") if "{species}" in text else ("",):
@@ -67,6 +67,19 @@ def test_no_form_of_the_bank_nearly_equals_a_wild_question(name):
     for entry in (entry for entry in ENTRIES if entry["profile"] == name):
         twin = process.extractOne(plain(entry["question"]), known, scorer=fuzz.ratio, score_cutoff=88)
         assert twin is None, f"{entry['id']} ~ {twin[0]}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_phrase_of_the_lexicon_in_a_frame_nearly_equals_a_wild_question(name):
+    first = load_profile(PATHS[name]).first_name
+    asked = [plain(entry["question"]) for entry in ENTRIES if entry["profile"] == name]
+    for nouns in phrasings.extra("lexicon")["nouns"].values():
+        texts = [text for noun in nouns for text in phrasings.framed(noun)]
+        told = [
+            plain(fill(text, side, first, slots={"species": "pet"})) for text in texts for side in ("owner", "visitor")
+        ]
+        likeness = process.cdist(told, asked, scorer=fuzz.ratio, score_cutoff=88)
+        assert not likeness.any(), told[int(likeness.max(axis=1).argmax())]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,9 +16,9 @@ from helpers.pretraining.train import PretrainSettings, pretrain
 from helpers.results import record
 
 
-def corpus_sha256(seed: int, chats: int = 1000) -> str:
+def corpus_sha256(seed: int, forms: int = 0, chats: int = 1000) -> str:
     """Checksum of the first chats: two runs with the same one were trained on the same text."""
-    corpus = Corpus(seed)
+    corpus = Corpus(seed, forms)
     return hashlib.sha256(json.dumps([corpus.chat(i) for i in range(chats)]).encode()).hexdigest()
 
 
@@ -37,7 +37,7 @@ def make_base(out: Path, settings: PretrainSettings, log: Callable[[str], None] 
         "tokens_seen": losses["tokens"],
         "parameters": losses["parameters"],
         "seconds": losses["seconds"],
-        "corpus_sha256": corpus_sha256(settings.seed),
+        "corpus_sha256": corpus_sha256(settings.seed, settings.forms),
         "init_sha256": first,
     }
     result = record("pretraining", "base", scores, told, began, seed=settings.seed) | {"history": losses["history"]}
@@ -50,7 +50,9 @@ def model_card(result: dict) -> str:
     """The card of a base, from its results alone."""
     told, machine = result["settings"], result["hardware"]
     minutes = told["seconds"] / 60
-    start = f" --init {told['init']}" if told["init"] else ""
+    start = f" --forms {told['forms']}" if told["forms"] else ""
+    start += f" --init {told['init']}" if told["init"] else ""
+    limit = f" Only {told['forms']} question forms an attribute." if told["forms"] else ""
     before = (
         f"\n- It goes on from an earlier base (SHA-256 of its weights: `{told['init_sha256'][:16]}`), whose tokenizer it keeps."
         if told["init"]
@@ -77,7 +79,7 @@ it does not know. It is no general assistant: outside its corpus it knows nothin
 ({told["kv_heads"]} key-value heads), vocabulary {told["vocab_size"]}, tied embeddings, bfloat16.
 - Tokenizer: byte-level BPE trained on the corpus, ChatML tokens, the pre-tokenizer rules of SmolLM2 (digits stand alone).
 - Corpus: chats generated from `data/phrasings/` and `data/people.yaml`; every person is invented. Question forms of the
-  split `heldout` are never used. Checksum of the first 1,000 chats: `{told["corpus_sha256"][:16]}`.
+  split `heldout` are never used.{limit} Checksum of the first 1,000 chats: `{told["corpus_sha256"][:16]}`.
 - {told["tokens_seen"] / 1e6:.1f} million tokens (padding included) in {minutes:.0f} minutes on {machine["cores"]} cores of {machine["cpu"]}.
   Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.{before}
 

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from helpers import phrasings
-from helpers.noise import STYLES, restyle
+from helpers.noise import STYLES, blurred, restyle
 from helpers.phrasings import Attribute, fill
-from helpers.pretraining.people import Person, alike, decorated, invent
+from helpers.pretraining.people import Person, alike, decorated, invent, invented
 
 KNOWN_PEOPLE = 100
 MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (4, 54, 12, 14, 12, 4), "recall": (3, 50, 16, 14, 12, 5), "blank": (0, 4, 34, 34, 22, 6)}
+TURNS = {"reading": (4, 50, 12, 18, 12, 4), "recall": (3, 47, 15, 18, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
-STYLE_WEIGHTS = (6, 9, 10, 6, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
+STYLE_WEIGHTS = (9, 9, 10, 8, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
+BLURRED = 0.1  # share of the questions about a person that lose a word or two
+HARD = ("lower", "caps", "nopunct", "texting")  # styles in which a stranger's name is hard to tell from the owner's
 SEEN = ("base", "tune")  # the splits a base model may see
 
 
@@ -75,16 +77,25 @@ def style_of(rng: random.Random) -> str:
     return rng.choices(("plain", *STYLES), (100 - sum(STYLE_WEIGHTS), *STYLE_WEIGHTS))[0]
 
 
+def _typed(question: str, rng: random.Random, person: str, value: str = "", style: str | None = None) -> str:
+    """A question about a `person` as somebody types it, maybe with words that nobody knows; names are never blurred."""
+    if rng.random() < BLURRED:
+        question = blurred(question, rng, lambda: invented(rng, rng.choice((1, 2))).lower(), f"{person} {value}")
+    return restyle(question, style or style_of(rng), rng, phrasings.wrappers(), f"{person} {value}")
+
+
 def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple[str, bool]:
-    """(form, whether it names its person): a question form the base may see, a framed noun, or a reversed form."""
+    """(form, whether it names its person): a question form the base may see, a reversed form, or a framed noun: one of
+    the bank's or, for the rarer words, of the lexicon."""
     draw = rng.random()
     if value and draw < 0.10:
         forms = [form for split in SEEN for form in attribute.reversed(split)]
         if forms:
             form = rng.choice(forms)
             return form.text, form.personal
-    if attribute.things and draw < 0.25:
-        return rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", rng.choice(attribute.things)), True
+    if attribute.nouns and draw < 0.32:
+        noun = rng.choice(attribute.lexicon if attribute.lexicon and rng.random() < 0.6 else attribute.nouns)
+        return rng.choice(phrasings.framed(noun)), "[" in noun or "{name}" in noun
     form = rng.choice([form for split in SEEN for form in attribute.questions(split)])
     return form.text, form.personal
 
@@ -98,8 +109,7 @@ def fact_turn(person: Person, attribute: Attribute, rng: random.Random, told: bo
         perspective = "visitor"
     slots = person.slots if told else {"species": rng.choice(("pet", "dog", "cat", person.slots["species"]))}
     name = called(person, rng)
-    question = fill(text, perspective, name, value or "", slots)
-    question = restyle(question, style_of(rng), rng, phrasings.wrappers(), f"{name} {value or ''}")
+    question = _typed(fill(text, perspective, name, value or "", slots), rng, name, value or "")
     answers = attribute.answers if value else attribute.unknown
     answer = answers[0] if rng.random() < 0.6 else rng.choice(answers)
     return question, fill(answer, perspective, person.first, value or "", slots)
@@ -129,8 +139,8 @@ def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
     entry = rng.choice(_unknown_entries())
     perspective = rng.choice(("owner", "visitor"))
     text = rng.choice(entry["questions"])
-    question = fill(text, perspective, called(person, rng))
-    question = restyle(question, style_of(rng), rng, phrasings.wrappers(), person.full)
+    name = called(person, rng)
+    question = _typed(fill(text, perspective, name), rng, name)
     answer = rng.choice(entry.get("answers", []) + phrasings.extra("strangers")["generic_unknown"][:2])
     if "[" not in text and "{name}" not in text:
         perspective = "visitor"
@@ -144,20 +154,22 @@ def _namesake(person: Person, other: Person, rng: random.Random, named: bool) ->
 
 
 def stranger_turn(
-    person: Person | None, rng: random.Random, told: Sequence[str] = (), named: bool = False
+    person: Person | None,
+    rng: random.Random,
+    told: Sequence[str] = (),
+    named: bool = False,
+    bank: dict[str, Attribute] | None = None,
 ) -> tuple[str, str]:
     """A question about somebody else ("What is my neighbour's dog called?"), and an abstention that names them.
 
     Mostly it asks for what was `told` of the assistant's own person: there an answer lies near and would be wrong.
     Some strangers are namesakes; `named` says that the assistant knows its person's full name.
     """
-    texts = phrasings.extra("strangers")
+    texts, bank = phrasings.extra("strangers"), bank or phrasings.bank()
     if person is not None and rng.random() < 0.35:
-        relation = rng.choice(texts["relations"])
-        relation += f" {stranger(rng).first}" if rng.random() < 0.25 else ""
-        perspective = rng.choice(("owner", "visitor"))
-        name = fill(relation, perspective, person.first)
-        name = name[:1].lower() + name[1:] if perspective == "owner" else name
+        somebody = rng.choice(texts["relations"])
+        name = phrasings.relation(somebody, rng.choice(("owner", "visitor")), person.first)
+        name += f" {stranger(rng).first}" if somebody.startswith("[") and rng.random() < 0.25 else ""
         answer = rng.choice(texts["relation_answers"]).replace(
             "{relation}", "your" + name[2:] if name.startswith("my ") else name
         )
@@ -173,24 +185,40 @@ def stranger_turn(
         name = rng.choice((other.first, other.full))
         if person is not None and rng.random() < 0.15:
             name = _namesake(person, other, rng, named)
+            name = other.full if name == person.full else name
         answer = rng.choice(texts["stranger_answers"]).replace("{stranger}", name)
         if rng.random() < 0.15:
             return rng.choice(texts["who_is"]).replace("{stranger}", name), answer
     near = told and rng.random() < 0.6
-    attribute = phrasings.bank()[rng.choice(sorted(told) if near else list(phrasings.bank()))]
+    attribute = bank[rng.choice(sorted(told) if near else list(bank))]
     forms = [form for split in SEEN for form in attribute.questions(split) if "{name}" in form.text]
     species = rng.choice(("pet", "dog", "cat"))
     question = fill(rng.choice(forms).text, "visitor", name, slots={"species": species})
-    return restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer[:1].upper() + answer[1:]
+    style = rng.choice(HARD) if rng.random() < 0.3 else None
+    return _typed(question, rng, name, style=style), answer[:1].upper() + answer[1:]
+
+
+def few_forms(attribute: Attribute, count: int) -> Attribute:
+    """`attribute` with `count` of the question forms that a base may see, chosen by their hash; reversed forms stay."""
+    seen = sorted((form for split in SEEN for form in attribute.questions(split)), key=lambda form: form.id)
+    return replace(attribute, forms=(*seen[:count], *(form for form in attribute.forms if form.reversed)))
 
 
 class Corpus:
-    """Chats by number: `chat(i)` is the same for the same seed, on every machine and after every resume."""
+    """Chats by number: `chat(i)` is the same for the same seed, on every machine and after every resume.
 
-    def __init__(self, seed: int = 1):
+    `forms` limits the question forms of an attribute, to see what their number does; 0 takes all that a base may see
+    and the lexicon besides.
+    """
+
+    def __init__(self, seed: int = 1, forms: int = 0):
         self.seed = seed
         self.people = known_people()
-        self.attributes = list(phrasings.bank().values())
+        lexicon = phrasings.extra("lexicon")["nouns"]
+        self.bank = {
+            key: few_forms(a, forms) if forms else replace(a, lexicon=tuple(lexicon.get(key, ())))
+            for key, a in phrasings.bank().items()
+        }
         self.general = phrasings.general_items()
         self.smalltalk = phrasings.extra("smalltalk")
 
@@ -209,17 +237,17 @@ class Corpus:
     ) -> list[tuple[str, str]]:
         turns, known = [], sorted(told)
         named = person.full in system or "name.value" in told
-        untold = [attribute for attribute in self.attributes if attribute.id not in told]
+        untold = [attribute for attribute in self.bank.values() if attribute.id not in told]
         for asked in rng.choices(ASKED, TURNS[kind], k=count):
             if asked == "both" and len(known) > 1:
                 first, second = rng.sample(known, 2)
-                turns.append(both_turn(person, phrasings.bank()[first], phrasings.bank()[second], rng))
+                turns.append(both_turn(person, self.bank[first], self.bank[second], rng))
             elif asked in ("both", "told") and known:
-                turns.append(fact_turn(person, phrasings.bank()[rng.choice(known)], rng, True))
+                turns.append(fact_turn(person, self.bank[rng.choice(known)], rng, True))
             elif asked == "untold" and untold:
                 turns.append(fact_turn(person, rng.choice(untold), rng, False))
             elif asked == "stranger":
-                turns.append(stranger_turn(person, rng, known, named))
+                turns.append(stranger_turn(person, rng, known, named, self.bank))
             elif asked == "world":
                 turns.append(self._world_turn(rng))
             else:
@@ -232,7 +260,7 @@ class Corpus:
         keys = rng.sample(sorted(person.facts), rng.randint(2, 8))
         if any(key.startswith("pet.") for key in keys) and "pet.species" not in keys:
             keys.append("pet.species")  # "the dog's age" needs the dog
-        bank, lines = phrasings.bank(), []
+        bank, lines = self.bank, []
         bullet = rng.choice(("", "", "- "))
         short = rng.random() < 0.3
         for key in keys:
@@ -253,7 +281,7 @@ class Corpus:
         person = rng.choice(self.people)
         system, _ = system_prompt(person if rng.random() < 0.85 else None, rng)
         if system in phrasings.extra("system")["generic"]:  # nobody's assistant: only questions that name the person
-            attribute = phrasings.bank()[rng.choice([key for key in sorted(person.facts) if key != "name.value"])]
+            attribute = self.bank[rng.choice([key for key in sorted(person.facts) if key != "name.value"])]
             forms = [f.text for s in SEEN for f in attribute.questions(s) if "{name}" in f.text]
             name = rng.choice((person.first, person.full, person.full))
             question = fill(rng.choice(forms), "visitor", name, slots=person.slots)
@@ -292,7 +320,7 @@ class Corpus:
                 perspective = rng.choice(("owner", "visitor"))
                 turns.append((fill(text, perspective, person.first), fill(answer, perspective, person.first)))
             elif person is None and rng.random() < 0.2:
-                turns.append(stranger_turn(None, rng))
+                turns.append(stranger_turn(None, rng, bank=self.bank))
             else:
                 turns.append(self._world_turn(rng))
         return system, turns

@@ -42,6 +42,7 @@ class PretrainSettings:
     tokenizer_chats: int = 20_000
     checkpoint_steps: int = 250
     compile: bool = True
+    forms: int = 0  # question forms of an attribute; 0: all that a base may see
     init: str = ""  # a base of the same shape to go on from; nothing: random weights and a new tokenizer
 
 
@@ -184,7 +185,7 @@ def pretrain(out: Path, settings: PretrainSettings, log: Callable[[str], None] =
     out = Path(out)
     tokenizer, model = earlier_base(settings) if settings.init else (None, None)  # refused before a file is written
     _check_settings(out / "settings.json", dataclasses.asdict(settings))
-    corpus = Corpus(settings.seed)
+    corpus = Corpus(settings.seed, settings.forms)
     tokenizer = tokenizer or _tokenizer(settings, corpus, out)
     model = (model or new_model(settings, tokenizer)).train()
     device = "cuda" if torch.cuda.is_available() else "cpu"
