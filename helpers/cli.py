@@ -201,6 +201,7 @@ def pretrain(
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
     rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
     init: Annotated[str, typer.Option(help="The folder of a base to go on from, instead of random weights.")] = "",
+    layers: Annotated[int, typer.Option(min=1, help="Layers; with --init as many as the base has, or more.")] = 6,
     forms: Annotated[
         int, typer.Option(min=0, help="Question forms of an attribute, fewer than there are; 0: all.")
     ] = 0,
@@ -209,7 +210,9 @@ def pretrain(
     from helpers.pretraining.card import make_base
     from helpers.pretraining.train import PretrainSettings
 
-    settings = PretrainSettings(tokens=_count(tokens), seed=seed, learning_rate=rate, forms=forms, init=init)
+    settings = PretrainSettings(
+        tokens=_count(tokens), seed=seed, learning_rate=rate, layers=layers, forms=forms, init=init
+    )
     print(make_base(out, settings, log=_progress))
 
 

@@ -127,6 +127,33 @@ def recall_by(groups: Mapping[str, Mapping], what: str, path: Path | None = None
         return _finish(figure, path)
 
 
+def against_forms(results: Mapping[int, Mapping[str, Mapping]], path: Path | None = None):
+    """What a base answers in forms that it never saw, against how many its corpus had for an attribute.
+
+    `results`: number of forms -> the scores of `helpers.pretraining.probes.score_base`.
+    """
+    names = {
+        "reading, forms held out": (DARK, "o", "read from the prompt"),
+        "known people, forms held out": (MID, "^", "known by heart"),
+    }
+    counts = sorted(results)
+    with _figure(6.5, 3.6) as (figure, axes):
+        for name, (colour, marker, label) in names.items():
+            metrics = [results[count][name] for count in counts]
+            values = [100 * metric["value"] for metric in metrics]
+            errors = list(zip(*map(_interval, metrics), strict=True))
+            axes.errorbar(counts, values, yerr=errors, color=colour, marker=marker, capsize=3, label=label)
+        axes.set(xscale="log", xlabel="question forms an attribute in the corpus", ylabel="right answers in per cent")
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        least, most = (100 * results[count]["reading, forms held out"]["value"] for count in (counts[0], counts[-1]))
+        axes.set_title(
+            f"{counts[0]} forms: {least:.0f} %, {counts[-1]} forms: {most:.0f} % of held-out forms understood"
+        )
+        axes.legend(loc="lower right")
+        return _finish(figure, path)
+
+
 def sizes(files: Mapping[str, float], path: Path | None = None):
     """File sizes in MB (10^6 bytes)."""
     names = sorted(files, key=files.get, reverse=True)

@@ -19,6 +19,13 @@ FACTS = {
     )
 }
 LONG = {"project.12.description": metric(0, 4), "name.value": metric(4, 4)}
+FORMS = {
+    count: {
+        "reading, forms held out": metric(right, 300),
+        "known people, forms held out": metric(right - 30, 300),
+    }
+    for count, right in ((30, 156), (75, 190), (150, 214), (357, 240))
+}
 SIZES = {"model-f16.gguf": 11.41, "model-q8_0.gguf": 6.13, "adapter.gguf": 1.2}
 
 
@@ -31,6 +38,7 @@ def drawn() -> dict:
         ),
         "recall_by_fact": lambda path: plots.recall_by(FACTS, "fact", path),
         "recall_by_long": lambda path: plots.recall_by(LONG, "fact", path),
+        "against_forms": lambda path: plots.against_forms(FORMS, path),
         "sizes": lambda path: plots.sizes(SIZES, path),
         "sizes_one": lambda path: plots.sizes({"model.gguf": 724.9}, path),
     }
@@ -97,6 +105,7 @@ def test_titles_tell_the_finding():
     weakest = texts(plots.recall_by(LONG, "fact"))
     assert weakest[0] == "Weakest fact: project.12.description, 0 %"
     assert texts(plots.recall_by({"a": metric(4, 4), "b": metric(4, 4)}, "style"))[0] == "Every style: 100 %"
+    assert texts(plots.against_forms(FORMS))[0] == "30 forms: 52 %, 357 forms: 80 % of held-out forms understood"
     assert "1.2 MB" in texts(plots.sizes(SIZES))[0] and "6.1 MB" in texts(plots.sizes(SIZES))
 
 

@@ -272,6 +272,8 @@ def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
         pretrain(tmp_path / "cut", dataclasses.replace(TINY, learning_rate=0.1))
     assert "\n" not in str(caught.value)
 
+    import torch
+
     from helpers.models import load_model, load_tokenizer
 
     first = tmp_path / "whole" / "model"
@@ -279,7 +281,15 @@ def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
     further = pretrain(tmp_path / "on", onward, log=lambda line: None)
     assert further["history"][0]["loss"] < 1.05 * losses[-1]  # it goes on where the first one ended
     assert (tmp_path / "on/model/tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+    deep = train.earlier_base(dataclasses.replace(onward, layers=TINY.layers + 2))[1]
+    text = torch.arange(40).reshape(2, 20)
+    with torch.no_grad():
+        assert torch.equal(deep(text).logits, load_model(str(first)).float()(text).logits)  # nothing has changed yet
+    deep(input_ids=text, labels=text).loss.backward()
+    assert len(deep.model.layers) == TINY.layers + 2
+    assert all(layer.self_attn.o_proj.weight.grad.any() for layer in deep.model.layers)  # yet every layer learns
     for folder, wrong, message in (
+        ("flat", dataclasses.replace(onward, layers=TINY.layers - 1), "another shape"),
         ("wide", dataclasses.replace(onward, hidden_size=128), "another shape"),
         ("none", dataclasses.replace(onward, init=str(tmp_path)), "no base to go on from"),
     ):

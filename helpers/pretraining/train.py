@@ -113,8 +113,27 @@ def new_model(settings: PretrainSettings, tokenizer):
     return LlamaForCausalLM(config)
 
 
+def deepened(model, new):
+    """`new`, a model with more layers, as `model`: the additional layers stand in between and change nothing yet.
+
+    They are copies of the layer below whose two outputs are zero (block expansion, Wu et al. 2024, arXiv 2401.02415).
+    """
+    old, layers = model.model.layers, new.model.layers
+    places = [round((i + 1) * len(layers) / len(old)) - 1 for i in range(len(old))]
+    new.load_state_dict({n: p for n, p in model.state_dict().items() if ".layers." not in n}, strict=False)
+    for number, layer in enumerate(layers):
+        layer.load_state_dict(old[sum(place <= number for place in places[1:])].state_dict())
+        if number not in places:
+            layer.self_attn.o_proj.weight.data.zero_()
+            layer.mlp.down_proj.weight.data.zero_()
+    return new
+
+
 def earlier_base(settings: PretrainSettings) -> tuple:
-    """(tokenizer, model in float32) of the base in `settings.init`. Raises UserError for another shape, or for none."""
+    """(tokenizer, model in float32) of the base in `settings.init`, deepened where the settings ask for more layers.
+
+    Raises UserError for another shape, or for no base.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not Path(settings.init, "model.safetensors").is_file():
@@ -122,9 +141,9 @@ def earlier_base(settings: PretrainSettings) -> tuple:
     tokenizer = AutoTokenizer.from_pretrained(settings.init)
     model, new = AutoModelForCausalLM.from_pretrained(settings.init, dtype="float32"), new_model(settings, tokenizer)
     shapes = [{name: tuple(p.shape) for name, p in m.named_parameters()} for m in (model, new)]
-    if shapes[0] != shapes[1]:
+    if not shapes[0].items() <= shapes[1].items():
         raise UserError("the base has another shape than this run", settings.init, "Choose one made by this command.")
-    return tokenizer, model
+    return tokenizer, deepened(model, new) if len(shapes[0]) < len(shapes[1]) else model
 
 
 def optimizers(model, settings: PretrainSettings) -> list:
