@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from helpers import phrasings
 from helpers.evaluation import is_abstention
-from helpers.phrasings import Attribute, Form, fill
+from helpers.phrasings import Attribute, Form, fill, unknown_split
 from helpers.rows import SPLITS
 
 TWIN = 88  # per cent of likeness (rapidfuzz's ratio of the bare words) from which two forms count as one
@@ -100,6 +100,21 @@ def check_lexicon(attribute: Attribute) -> list[Finding]:
         found.append(
             Finding(attribute.id, "held out, yet nearly a phrase of the lexicon in a frame", f"{one} ~ {other}")
         )
+    return found
+
+
+def check_never() -> list[Finding]:
+    """What is wrong with the lexicon's phrases for things that are never told: their grammar, a thing that is told or
+    one that is held out as their twin."""
+    phrases = phrasings.extra("lexicon")["never"]
+    found = [Finding("never", "reads wrong", flaw) for noun in phrases for flaw in flaws(f"Tell me {noun}.")]
+    told = [noun for a in phrasings.bank().values() for noun in (*a.nouns, *phrasings.extra("lexicon")["nouns"][a.id])]
+    for one, other in twins([Form("", noun, "") for noun in phrases], told):
+        found.append(Finding("never", "never told, yet nearly a phrase for a fact", f"{one} ~ {other}"))
+    held_out = [entry for entry in phrasings.extra("unknown")["attributes"] if unknown_split(entry["key"]) == "heldout"]
+    questions = [Form("", text, "heldout") for entry in held_out for text in (*entry["questions"], entry["noun"])]
+    for one, other in twins(questions, [text for noun in phrases for text in (*phrasings.framed(noun), noun)]):
+        found.append(Finding("never", "held out, yet nearly a phrase of the lexicon", f"{one} ~ {other}"))
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
-from helpers.phrasing_check import check, check_lexicon, coverage, flaws, twins
+from helpers.phrasing_check import check, check_lexicon, check_never, coverage, flaws, twins
 from helpers.phrasings import fill
 from helpers.rows import SPLITS
 
@@ -39,6 +39,31 @@ def test_a_twin_in_the_lexicon_is_a_fault(monkeypatch):
     assert {finding.what for finding in check_lexicon(spoilt)} == {
         "reads wrong",
         "held out, yet nearly a phrase of the lexicon in a frame",
+    }
+
+
+def test_what_the_lexicon_says_is_never_told_is_no_fact_and_nothing_held_out():
+    never = phrasings.extra("lexicon")["never"]
+    assert check_never() == []
+    assert len(never) >= 3000 and len(set(never)) == len(never)
+
+
+def test_a_phrase_for_a_fact_or_for_something_held_out_among_the_never_told_is_a_fault(monkeypatch):
+    real = phrasings.extra
+    entry = next(e for e in real("unknown")["attributes"] if phrasings.unknown_split(e["key"]) == "heldout")
+    never = [
+        "the name of [my|{name}'s] {species}",
+        entry["noun"],
+        "[my|{name}'s's] van",
+        "the plate of [my|{name}'s] van",
+    ]
+    monkeypatch.setattr(
+        phrasings, "extra", lambda name: {**real(name), "never": never} if name == "lexicon" else real(name)
+    )
+    assert {finding.what for finding in check_never()} == {
+        "reads wrong",
+        "never told, yet nearly a phrase for a fact",
+        "held out, yet nearly a phrase of the lexicon",
     }
 
 

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from helpers import phrasings
 from helpers.errors import UserError
+from helpers.evaluation import is_abstention
 from helpers.pretraining import corpus as corpora
 from helpers.pretraining import train
 from helpers.pretraining.corpus import Corpus, known_people, stranger
-from helpers.pretraining.people import WRITTEN, decorated, invent
-from helpers.pretraining.probes import blank_rows, known_rows, reading_rows, shipped_rows
+from helpers.pretraining.people import OPEN, WRITTEN, decorated, invent, pools, unheard
+from helpers.pretraining.probes import blank_rows, known_rows, reading_rows, shipped_rows, untold_rows
 from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 from helpers.pretraining.train import PretrainSettings, pretrain, schedule
 from helpers.text import contains
@@ -66,6 +67,21 @@ def test_other_alphabets_write_every_byte_that_follows_another():
         assert all(person.facts[key].strip() for key in changed)
         seen |= set("".join(person.facts[key] for key in changed).encode())
     assert set(range(0x80, 0xC0)) <= seen and len([byte for byte in seen if byte >= 0xC0]) >= 15
+
+
+def test_values_that_stand_in_no_pool_are_put_together_from_two_that_do():
+    rng, new = random.Random(0), []
+    known = {word for pool in OPEN.values() for value in pools()[pool] for word in value.split(" ")}
+    for _ in range(500):
+        plain, person = invent(random.Random(7)), unheard(invent(random.Random(7)), rng)
+        changed = [key for key in plain.facts if plain.facts[key] != person.facts[key]]
+        assert 1 <= len(changed) <= 4 and set(changed) <= set(OPEN)
+        for key in changed:
+            for value in person.facts[key].split(" and "):
+                assert len(value.split(" ")) < 12 and value and value == value.strip() and "  " not in value
+                new.append(value not in pools()[OPEN[key]])
+                assert sum(word not in known for word in value.split(" ")) <= 1
+    assert sum(new) > 0.9 * len(new)
 
 
 def test_a_chat_depends_on_seed_and_number_only():
@@ -161,6 +177,14 @@ def test_what_the_base_is_asked_can_be_answered():
             assert row["split"] == split
             assert all(contains(row["messages"][-1]["content"], word) for word in row["keywords"])
             assert row["kind"] != "reading" or all(contains(row["messages"][0]["content"], w) for w in row["keywords"])
+    held_out = {e["key"] for e in phrasings.extra("unknown")["attributes"]} - {
+        e["key"] for e in corpora.unknown_entries()
+    }
+    for row in untold_rows(100, "eval"):
+        assert row["fact"].removeprefix("never.") in held_out and not row["keywords"]
+        assert len(row["messages"][0]["content"].splitlines()) in (7, 8) and is_abstention(
+            row["messages"][2]["content"]
+        )
     shipped = shipped_rows()
     assert shipped == shipped_rows() and {row["part"] for row in shipped} == {"train", "eval"}
     together = Counter(row["messages"][0]["content"] for row in shipped if row["part"] == "train")

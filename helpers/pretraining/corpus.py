@@ -14,14 +14,14 @@ from dataclasses import replace
 from helpers import phrasings
 from helpers.noise import STYLES, blurred, restyle
 from helpers.phrasings import Attribute, fill
-from helpers.pretraining.people import Person, alike, decorated, invent, invented
+from helpers.pretraining.people import Person, alike, decorated, invent, invented, unheard
 
 KNOWN_PEOPLE = 100
 MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (4, 50, 12, 18, 12, 4), "recall": (3, 47, 15, 18, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
+TURNS = {"reading": (4, 46, 11, 24, 12, 3), "recall": (3, 44, 14, 22, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
 STYLE_WEIGHTS = (9, 9, 10, 8, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
 BLURRED = 0.1  # share of the questions about a person that lose a word or two
@@ -50,6 +50,7 @@ def stranger(rng: random.Random) -> Person:
     while True:
         person = invent(rng)
         if person.first not in _known_names():
+            person = unheard(person, rng) if rng.random() < 0.4 else person
             return decorated(person, rng) if rng.random() < 0.25 else person
 
 
@@ -129,16 +130,21 @@ def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.R
 
 
 @functools.cache
-def _unknown_entries() -> list[dict]:
+def unknown_entries() -> list[dict]:
+    """Things that no profile tells and that the base may be asked about."""
     seen = [e for e in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(e["key"]) in SEEN]
     return seen + phrasings.extra("unknown_more")["attributes"]
 
 
 def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
-    """A question about something that no profile contains, and its abstention."""
-    entry = rng.choice(_unknown_entries())
+    """A question about something that no profile contains, and its abstention; half of them are framed phrases of the
+    lexicon, as those about facts are: else a word that is rarely read would mean a fact."""
     perspective = rng.choice(("owner", "visitor"))
-    text = rng.choice(entry["questions"])
+    if rng.random() < 0.5:
+        entry, text = {}, rng.choice(phrasings.framed(rng.choice(phrasings.extra("lexicon")["never"])))
+    else:
+        entry = rng.choice(unknown_entries())
+        text = rng.choice(entry["questions"])
     name = called(person, rng)
     question = _typed(fill(text, perspective, name), rng, name)
     answer = rng.choice(entry.get("answers", []) + phrasings.extra("strangers")["generic_unknown"][:2])

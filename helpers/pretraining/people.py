@@ -95,6 +95,27 @@ def decorated(person: Person, rng: random.Random) -> Person:
     return person
 
 
+OPEN = {"food.value": "foods", "skill.value": "skills", "hobby.value": "hobbies", "goal.value": "goals",
+        "project.description": "project_kinds", "job.title": "job_titles"}  # fmt: skip
+
+
+def spliced(one: str, two: str, rng: random.Random) -> str:
+    """The first words of one value and the last of another, now and then with an invented word between them."""
+    head, tail = one.split(" "), two.split(" ")
+    middle = [invented(rng).lower()] if rng.random() < 0.4 or len(head) + len(tail) < 3 else []
+    return " ".join(head[: (len(head) + 1) // 2] + middle + tail[len(tail) // 2 :])
+
+
+def unheard(person: Person, rng: random.Random) -> Person:
+    """`person` with one to four values of several words that stand in no pool: a reader has to copy them to the end."""
+    for key in rng.sample(sorted(OPEN), rng.randint(1, 4)):
+        if key in person.facts:
+            values = [spliced(*rng.sample(pools()[OPEN[key]], 2), rng) for _ in range(rng.choice((1, 1, 2)))]
+            several = key in ("food.value", "skill.value", "hobby.value")
+            person.facts[key] = spoken(values if several else values[:1])
+    return person
+
+
 def _several(rng: random.Random, pool: list[str], most: int) -> str:
     return spoken(rng.sample(pool, rng.choice([1] * 3 + list(range(1, most + 1)))))
 

@@ -50,19 +50,23 @@ def known_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
     return rows[:count]
 
 
+def _told(rng: random.Random) -> tuple[Person, list[str], str]:
+    """(a person that no corpus holds, six or seven of their attributes, a system prompt that tells these)."""
+    person = stranger(rng)
+    keys = rng.sample(sorted(person.facts), 6)
+    if any(key.startswith("pet.") for key in keys) and "pet.species" not in keys:
+        keys.append("pet.species")
+    told = [
+        fill(phrasings.bank()[key].answers[0], "visitor", person.first, person.facts[key], person.slots) for key in keys
+    ]
+    return person, keys, system_prompt(person, rng)[0] + "\n" + "\n".join(told)
+
+
 def reading_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
     """Questions whose answers stand in the system prompt, `each` on a person that no corpus holds."""
     rng, rows = random.Random(f"reading/{split}/{part}"), []
     while len(rows) < count:
-        person = stranger(rng)
-        keys = rng.sample(sorted(person.facts), 6)
-        if any(key.startswith("pet.") for key in keys) and "pet.species" not in keys:
-            keys.append("pet.species")
-        told = [
-            fill(phrasings.bank()[key].answers[0], "visitor", person.first, person.facts[key], person.slots)
-            for key in keys
-        ]
-        system = system_prompt(person, rng)[0] + "\n" + "\n".join(told)
+        person, keys, system = _told(rng)
         for key in rng.sample(keys, each):
             rows.append(_ask(person, key, "reading", split, part, system, person.facts[key], rng))
     return rows[:count]
@@ -78,6 +82,35 @@ def blank_rows(count: int, split: str, part: str, each: int = 1) -> list[dict]:
         for key in rng.sample([key for key in phrasings.bank() if key != "name.value"], each):
             rows.append(_ask(nobody, key, "unknown", split, part, system, None, rng))
     return rows[:count]
+
+
+def untold_rows(count: int, part: str) -> list[dict]:
+    """Questions about things that no training has seen, to owners of whom six facts are told: only an abstention is
+    right, and "I don't know" has to win against six answers that could be given."""
+    entries = [e for e in phrasings.extra("unknown")["attributes"] if phrasings.unknown_split(e["key"]) == "heldout"]
+    rng, rows = random.Random(f"untold/{part}"), []
+    for _ in range(count):
+        person, _, system = _told(rng)
+        entry, perspective = rng.choice(entries), rng.choice(("owner", "visitor"))
+        number = rng.randrange(len(entry["questions"]))
+        rows.append(
+            {
+                "messages": [
+                    {"role": "system", "content": system},
+                    {"role": "user", "content": fill(entry["questions"][number], perspective, person.first)},
+                    {"role": "assistant", "content": fill(entry["answers"][0], perspective, person.first)},
+                ],
+                "fact": f"never.{entry['key']}",
+                "phrasing": f"never.{entry['key']}/{number}",
+                "kind": "unknown",
+                "source": "base",
+                "keywords": [],
+                "style": "plain",
+                "split": "heldout",
+                "perspective": perspective,
+            }
+        )
+    return rows
 
 
 def shipped_rows() -> list[dict]:
@@ -132,6 +165,7 @@ def score_base(model, tokenizer) -> dict:
         "known people, forms held out": known_rows(300, "heldout", "card"),
         "says it does not know, forms it knew": blank_rows(300, "base", "card"),
         "says it does not know, forms held out": blank_rows(300, "heldout", "card"),
+        "says it does not know, six facts told, things held out": untold_rows(300, "card"),
         "general knowledge": general_rows(phrasings.general_items()),
     }
     scores, ended, total = {}, 0, 0
