@@ -17,7 +17,7 @@ from helpers.phrasings import Attribute, fill
 from helpers.pretraining.people import Person, alike, decorated, invent, invented, unheard
 
 KNOWN_PEOPLE = 100
-MIX = {"reading": 0.34, "recall": 0.34, "blank": 0.15, "world": 0.17}
+MIX = {"reading": 0.34, "recall": 0.38, "blank": 0.12, "world": 0.16}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
@@ -71,7 +71,7 @@ def system_prompt(person: Person | None, rng: random.Random) -> tuple[str, str]:
 
 def called(person: Person, rng: random.Random) -> str:
     """How a visitor refers to a person: first name, full name or pronoun."""
-    return rng.choices((person.first, person.full, person.pronoun), (50, 15, 35))[0]
+    return rng.choices((person.first, person.full, person.pronoun), (44, 26, 30))[0]
 
 
 def style_of(rng: random.Random) -> str:

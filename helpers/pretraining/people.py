@@ -99,9 +99,15 @@ OPEN = {"food.value": "foods", "skill.value": "skills", "hobby.value": "hobbies"
         "project.description": "project_kinds", "job.title": "job_titles"}  # fmt: skip
 
 
+_LINKS = ("with", "with", "for", "of", "in", "from", "without", "about")
+
+
 def spliced(one: str, two: str, rng: random.Random) -> str:
-    """The first words of one value and the last of another, now and then with an invented word between them."""
+    """The first words of one value and the last of another, now and then with an invented word between them, or both
+    whole with a link: "a budget tracker for seed library"; most values of a pool are shorter than what people write."""
     head, tail = one.split(" "), two.split(" ")
+    if rng.random() < 0.4:
+        return " ".join([*head, rng.choice(_LINKS), *(tail[1:] if tail[0] in ("a", "an", "to") else tail)])
     middle = [invented(rng).lower()] if rng.random() < 0.4 or len(head) + len(tail) < 3 else []
     return " ".join(head[: (len(head) + 1) // 2] + middle + tail[len(tail) // 2 :])
 
