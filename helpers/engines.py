@@ -117,6 +117,12 @@ def _dtype(precision: str):
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision]
 
 
+def _uppermost(model, settings) -> list[int] | None:
+    """Numbers of the layers that are trained; None for all."""
+    count = model.config.num_hidden_layers
+    return list(range(count - settings.layers, count)) if settings.layers and settings.layers < count else None
+
+
 def _unsloth(base: Model, settings, dtype, device: str):
     from unsloth import FastLanguageModel
 
@@ -135,6 +141,7 @@ def _unsloth(base: Model, settings, dtype, device: str):
         lora_dropout=0.0,
         bias="none",
         target_modules=list(base.lora_targets),
+        layers_to_transform=_uppermost(model, settings),
         use_gradient_checkpointing=checkpointing,
         random_state=settings.seed,
     )
@@ -179,6 +186,7 @@ def _peft(base: Model, settings, dtype, device: str):
             bias="none",
             task_type="CAUSAL_LM",
             target_modules=list(base.lora_targets),
+            layers_to_transform=_uppermost(model, settings),
         ),
     )
     return model

@@ -330,8 +330,22 @@ def test_learning_rate_and_epochs_go_down_with_size_unless_they_are_given():
     assert rates[0] == rates[1] > rates[2] > 0
     assert epochs == sorted(epochs, reverse=True) and epochs[0] > epochs[1] > 0
     assert [(one.plus > 1, one.strength < 1) for one in chosen] == [(True, True), (False, False), (False, False)]
-    given = TrainSettings(learning_rate=1e-5, plus=2, epochs=7, strength=0.5)
+    assert [one.layers for one in chosen] == [6, None, None]
+    given = TrainSettings(learning_rate=1e-5, plus=2, epochs=7, strength=0.5, layers=3)
     assert [suited(given, size) for size in (6e6, 8e9)] == [given, given]
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_only_the_uppermost_layers_are_trained_where_that_is_asked_for(base, engine):
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    count = load_model(base.path).config.num_hidden_layers
+    assert count > 1
+    for layers, places in ((1, {count - 1}), (count, {*range(count)}), (99, {*range(count)}), (None, {*range(count)})):
+        with engines.quiet():
+            model, *_ = engines.with_lora(base, engine, TrainSettings(rank=4, layers=layers), "fp32", "cpu")
+        names = [name for name, weight in model.named_parameters() if weight.requires_grad]
+        assert {int(name.split(".layers.")[1].split(".")[0]) for name in names} == places
 
 
 @pytest.mark.parametrize("engine", ["peft", "unsloth"])
