@@ -34,6 +34,19 @@ _OBJECT = re.compile(
 _PRONOUNS = {"he": ("his", "him"), "she": ("her", "her")}
 
 
+# Attributes of things that have a name of their own: how old is "my dog", or Buddy?
+BY_NAME = {
+    "pet.species": "pet.name",
+    "pet.breed": "pet.name",
+    "pet.age": "pet.name",
+    "project.description": "project.name",
+}
+_THING = {
+    "pet": re.compile(r"\[my\|\{name\}'s\] (?:\{species\}|pet)\b"),
+    "project": re.compile(r"\[my\|\{name\}'s\] (?:(?:side|current|latest|own) )?project\b"),
+}
+
+
 @dataclass(frozen=True)
 class Form:
     """One question form. `split` says who may see it: base (pre-training), tune (both), heldout (nobody)."""
@@ -95,6 +108,13 @@ def fill(text: str, perspective: str, name: str, value: str = "", slots: dict[st
         text = text.replace("{" + slot + "}", word)
     text = text.replace("{value}", value)
     return text[:1].upper() + text[1:] if not text.startswith(value) or not value else text
+
+
+def by_name(text: str, attribute: str, called: str) -> str:
+    """`text`, a form of an attribute in BY_NAME, with the thing's own name instead of "my dog" ("How old is Buddy?");
+    unchanged where it does not say so."""
+    thing = _THING[attribute.partition(".")[0]]
+    return re.sub(thing, lambda match: called, text)
 
 
 @functools.cache

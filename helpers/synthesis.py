@@ -10,13 +10,14 @@ from helpers import phrasings
 from helpers.contrast import contrast_questions, contrast_rows
 from helpers.evaluation import is_right
 from helpers.noise import STYLES, restyle
-from helpers.phrasings import fill
+from helpers.phrasings import Form, fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
 # Question forms per fact and perspective in a training set, about half of those that the bank lets it see: a model is
 # trained on each of many once and not on a few of them again and again.
 FORMS = 100
+BY_NAME = 0.4  # share of the forms for "my dog" that say its name instead
 
 
 def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Callable[[], str]) -> list[dict]:
@@ -40,7 +41,13 @@ def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Call
         for text, phrasing in forms:
             if len(asking) == count:
                 break
-            if writer.clear(attribute, text):
+            clear = writer.clear(attribute, text)
+            if asked.called and rng.random() < BY_NAME:
+                named = phrasings.by_name(text, attribute.id, asked.called)
+                if named != text and writer.side(Form("", named, split), perspective) != perspective:
+                    continue  # "How old is Buddy?" does not say who asks
+                text, clear = named, clear or named != text
+            if clear:
                 row = writer.ask(asked, text, phrasing, perspective, "fact", style(), split)
                 if not is_right(row["messages"][1]["content"], asked.keywords):
                     asking.append(row)

@@ -24,11 +24,14 @@ class Asked:
     value: str
     keywords: tuple[str, ...]
     slots: dict[str, str]
+    called: str = ""  # the thing's own name, where it has one: how old is Buddy?
+    about: str = ""  # of a project's name: its description, which "What is Fermentarium?" asks for
 
 
 def asked_items(profile: Profile) -> list[Asked]:
     """The profile's facts with a place in the bank; two pets of a kind or two projects are asked about together."""
     groups: dict[tuple, list] = {}
+    values_of = {item.id: item.value for item in profile.items()}
     for item in profile.items():
         bank_id = phrasings.ALIASES.get(item.bank_id, item.bank_id)
         if bank_id in phrasings.bank():
@@ -39,7 +42,12 @@ def asked_items(profile: Profile) -> list[Asked]:
         values = list(dict.fromkeys(item.value for item in items))
         value = spoken(values)
         keywords = tuple(dict.fromkeys(word for item in items for word in item.keywords))
-        result.append(Asked(items[0].id, phrasings.bank()[bank_id], value, keywords, dict(slots)))
+        called = about = ""
+        if len(items) == 1:
+            thing = items[0].id.rpartition(".")[0]
+            called = values_of.get(f"{thing}.name", "") if bank_id in phrasings.BY_NAME else ""
+            about = values_of.get(f"{thing}.description", "") if bank_id == "project.name" else ""
+        result.append(Asked(items[0].id, phrasings.bank()[bank_id], value, keywords, dict(slots), called, about))
     return result
 
 
@@ -104,6 +112,9 @@ class Writer:
         """A row that asks for a told fact in the words of a form."""
         name = self.named(perspective)
         question = fill(text, perspective, name, asked.value, asked.slots)
-        question = restyle(question, style, self.rng, phrasings.wrappers(), f"{name} {asked.value}")
+        question = restyle(question, style, self.rng, phrasings.wrappers(), f"{name} {asked.value} {asked.called}")
         answer = fill(asked.attribute.answers[0], perspective, self.first, asked.value, asked.slots)
+        if asked.about and "{value}" in text:
+            about = phrasings.bank()["project.description"].answers[0]
+            answer += " " + fill(about, perspective, self.first, asked.about)
         return self.row(question, answer, asked.id, phrasing, kind, asked.keywords, style, split, perspective)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from helpers import phrasings
@@ -101,19 +101,42 @@ def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple
     return form.text, form.personal
 
 
-def fact_turn(person: Person, attribute: Attribute, rng: random.Random, told: bool) -> tuple[str, str]:
-    """(question, answer) about a person's attribute; an abstention when the assistant was not `told`."""
+def fact_turn(
+    person: Person, attribute: Attribute, rng: random.Random, told: bool, known: Collection[str] = ()
+) -> tuple[str, str]:
+    """(question, answer) about a person's attribute; an abstention when the assistant was not `told`.
+
+    Of a pet or a project whose name is among what is `known` some questions say that name instead of "my dog"; who asks
+    by a name that is not its name gets no answer.
+    """
     value = person.facts.get(attribute.id) if told else None
     perspective = rng.choice(("owner", "visitor"))
     text, personal = _asked(attribute, rng, value)
+    thing = phrasings.BY_NAME.get(attribute.id)
+    called_so = person.facts[thing] if thing in known and "{value}" not in text and rng.random() < 0.5 else ""
+    wrong = bool(called_so) and rng.random() < 0.15
+    called_so = invented(rng) if wrong else called_so
+    if called_so and (named := phrasings.by_name(text, attribute.id, called_so)) != text:
+        text, personal = named, "[" in named or "{name}" in named
+        value = None if wrong else value
+    else:
+        called_so = ""
     if not personal:
         perspective = "visitor"
     slots = person.slots if told else {"species": rng.choice(("pet", "dog", "cat", person.slots["species"]))}
     name = called(person, rng)
-    question = _typed(fill(text, perspective, name, value or "", slots), rng, name, value or "")
+    protect = f"{called_so} {value or ''}"
+    question = _typed(fill(text, perspective, name, value or "", slots), rng, name, protect)
+    if called_so and wrong:
+        return question, phrasings.extra("strangers")["stranger_answers"][0].replace("{stranger}", called_so)
     answers = attribute.answers if value else attribute.unknown
-    answer = answers[0] if rng.random() < 0.6 else rng.choice(answers)
-    return question, fill(answer, perspective, person.first, value or "", slots)
+    answer = fill(
+        answers[0] if rng.random() < 0.6 else rng.choice(answers), perspective, person.first, value or "", slots
+    )
+    if "{value}" in text and attribute.id == "project.name" and "project.description" in known:
+        about = phrasings.bank()["project.description"].answers[0]  # "What is Fermentarium?" asks for more than a name
+        answer += " " + fill(about, perspective, person.first, person.facts["project.description"])
+    return question, answer
 
 
 def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.Random) -> tuple[str, str]:
@@ -249,9 +272,9 @@ class Corpus:
                 first, second = rng.sample(known, 2)
                 turns.append(both_turn(person, self.bank[first], self.bank[second], rng))
             elif asked in ("both", "told") and known:
-                turns.append(fact_turn(person, self.bank[rng.choice(known)], rng, True))
+                turns.append(fact_turn(person, self.bank[rng.choice(known)], rng, True, known))
             elif asked == "untold" and untold:
-                turns.append(fact_turn(person, rng.choice(untold), rng, False))
+                turns.append(fact_turn(person, rng.choice(untold), rng, False, known))
             elif asked == "stranger":
                 turns.append(stranger_turn(person, rng, known, named, self.bank))
             elif asked == "world":
