@@ -42,7 +42,7 @@ BY_NAME = {
     "project.description": "project.name",
 }
 _THING = {
-    "pet": re.compile(r"\[my\|\{name\}'s\] (?:\{species\}|pet)\b"),
+    "pet": re.compile(r"\[my\|\{name\}'s\] (?:\{species\}|pet\b)"),
     "project": re.compile(r"\[my\|\{name\}'s\] (?:(?:side|current|latest|own) )?project\b"),
 }
 

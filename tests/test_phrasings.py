@@ -67,6 +67,23 @@ def test_a_phrase_for_a_fact_or_for_something_held_out_among_the_never_told_is_a
     }
 
 
+def test_a_thing_is_called_by_its_name_where_a_form_says_whose_it_is():
+    named = {
+        ("How old is [my|{name}'s] {species}?", "pet.age"): "How old is Buddy?",
+        ("[my|{name}'s] pet's age?", "pet.age"): "Buddy's age?",
+        ("What is [my|{name}'s] side project about?", "project.description"): "What is Buddy about?",
+        (
+            "How old is the {species} of [my|{name}'s] friend?",
+            "pet.age",
+        ): "How old is the {species} of [my|{name}'s] friend?",
+        ("[My|{name}'s] petrol?", "pet.age"): "[My|{name}'s] petrol?",
+    }
+    assert {key: phrasings.by_name(*key, "Buddy") for key in named} == named
+    for key in phrasings.BY_NAME:
+        forms = phrasings.bank()[key].forms
+        assert sum(phrasings.by_name(form.text, key, "Buddy") != form.text for form in forms) >= 40
+
+
 def test_a_clause_stands_only_in_frames_for_clauses():
     assert "Do you have how old I am?" not in phrasings.framed("how old I am")
     assert {"Tell me how old I am.", "I wonder how old I am."} <= set(phrasings.framed("how old I am"))

@@ -121,6 +121,20 @@ def test_a_namesake_is_never_the_owner():
     assert not any(f" {person.first} " in answer for answer in answers[1500:])
 
 
+def test_a_pet_is_asked_for_by_its_name_where_that_is_known_and_by_no_other():
+    rng, age = random.Random(3), phrasings.bank()["pet.age"]
+    answers = {"named": [], "other": [], "unnamed": []}
+    for _ in range(1500):
+        person = stranger(rng)
+        asked, said = corpora.fact_turn(person, age, rng, True, sorted(person.facts))
+        kind = "named" if contains(asked, person.facts["pet.name"]) else "other" if is_abstention(said) else "unnamed"
+        answers[kind].append(contains(said, person.facts["pet.age"]))
+        asked, _ = corpora.fact_turn(person, age, rng, True, ["pet.age"])
+        assert not contains(asked, person.facts["pet.name"])
+    assert len(answers["named"]) >= 40 and all(answers["named"] + answers["unnamed"])
+    assert len(answers["other"]) >= 5 and not any(answers["other"])
+
+
 def test_no_held_out_form_in_20000_chats(monkeypatch):
     used: set[str] = set()
 
