@@ -203,6 +203,11 @@ def _answer_trainer(plain_head: bool):
 
     class AnswerTrainer(SFTTrainer):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            # Accelerate sets the precision in the forward of the whole model, which is not called here.
+            with self.accelerator.autocast():
+                return self._loss(model, inputs, return_outputs, num_items_in_batch)
+
+        def _loss(self, model, inputs, return_outputs, num_items_in_batch):
             targets = inputs["labels"][:, 1:]
             due = targets != IGNORE
             network = model.get_base_model()

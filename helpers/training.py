@@ -92,11 +92,14 @@ def train(
         raise UserError("there is nothing to train on", out_dir, "Give at least one row.")
     started = time.perf_counter()
     engine, model, tokenizer, trainer_class, precision, device = _load(base, settings, log)
+    from peft.helpers import disable_input_dtype_casting  # after Unsloth, which patches PEFT
+
     examples = [
         encode_example(tokenizer, row["messages"], settings.max_length, f"row {number}")
         for number, row in enumerate(rows, 1)
     ]
-    epochs = _epochs(tokenizer, rows, examples, settings, engines.keeps_turns_apart(engine, device))
+    apart = engines.keeps_turns_apart(engine, device)
+    epochs = _epochs(tokenizer, rows, examples, settings, apart)
     lengths = [[len(chat["input_ids"]) for chat in chats] for chats in epochs]
     engines.suit_attention(model, device, max(map(max, lengths)))
     order = plan(lengths, settings.batch_size, settings.seed)
@@ -114,7 +117,9 @@ def train(
         config = _config(base, settings, len(order), out_dir / ".checkpoints", precision, device, model)
         trainer = _trainer(trainer_class, model, tokenizer, config, settings, chats, order)
         trainer.add_callback(_watch(settings, epoch_steps, log, clock))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        # PEFT would turn the inputs of the LoRA matrices into fp32 and the precision set for training back again.
+        with disable_input_dtype_casting(model, active=apart):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         history = [
             {
                 "step": entry["step"],
