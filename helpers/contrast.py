@@ -20,7 +20,7 @@ from helpers.writer import Writer
 
 CONTRAST = {
     "untold": 600,
-    "never": 1320,
+    "never": 2000,
     "stranger": 1800,
     "relation": 240,
     "base": 600,  # all that the shipped base says about itself
