@@ -205,23 +205,20 @@ def _answer_trainer(plain_head: bool):
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             # Accelerate sets the precision in the forward of the whole model, which is not called here.
             with self.accelerator.autocast():
-                return self._loss(model, inputs, return_outputs, num_items_in_batch)
-
-        def _loss(self, model, inputs, return_outputs, num_items_in_batch):
-            targets = inputs["labels"][:, 1:]
-            due = targets != IGNORE
-            network = model.get_base_model()
-            part = network.get_decoder() if plain_head else network
-            attention = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
-            if attention["attention_mask"].is_floating_point():
-                attention["attention_mask"] = attention["attention_mask"].to(network.dtype)
-            outputs = part(input_ids=inputs["input_ids"], use_cache=False, **attention)
-            if plain_head:
-                logits = network.get_output_embeddings()(outputs.last_hidden_state[:, :-1][due])
-            else:
-                logits = outputs.logits[:, :-1][due]
-            count = due.sum() if num_items_in_batch is None else num_items_in_batch
-            loss = torch.nn.functional.cross_entropy(logits.float(), targets[due], reduction="sum") / count
+                targets = inputs["labels"][:, 1:]
+                due = targets != IGNORE
+                network = model.get_base_model()
+                part = network.get_decoder() if plain_head else network
+                attention = {name: inputs[name] for name in ("attention_mask", "position_ids") if name in inputs}
+                if attention["attention_mask"].is_floating_point():
+                    attention["attention_mask"] = attention["attention_mask"].to(network.dtype)
+                outputs = part(input_ids=inputs["input_ids"], use_cache=False, **attention)
+                if plain_head:
+                    logits = network.get_output_embeddings()(outputs.last_hidden_state[:, :-1][due])
+                else:
+                    logits = outputs.logits[:, :-1][due]
+                count = due.sum() if num_items_in_batch is None else num_items_in_batch
+                loss = torch.nn.functional.cross_entropy(logits.float(), targets[due], reduction="sum") / count
             return (loss, outputs) if return_outputs else loss
 
     return AnswerTrainer

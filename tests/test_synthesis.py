@@ -276,7 +276,9 @@ def test_strangers_more_often_lose_their_capital_or_apostrophe_in_training(name,
 @pytest.mark.parametrize("name", NAMES)
 def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
     train, scored = made[name]
-    words = set(plain(" ".join(question(row) + " " + answer(row) for row in train)).split())
+    texts = [answer(row) for row in train]
+    texts += [question(row) for row in train if row["style"] != "typo"]  # a slip can turn "daily" into Daly
+    words = set(plain(" ".join(texts)).split())
     names = {
         word for row in scored if row["fact"].startswith("stranger.") for word in plain(answer(row)).split()
     } & set(plain(" ".join(contrast.STRANGERS)).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -364,11 +366,12 @@ def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
     examples = [encode_example(tokenizer, row["messages"], 512) for row in ROWS[:6]]
     batch = collate(examples, tokenizer.pad_token_id)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    exact = SimpleNamespace(accelerator=SimpleNamespace(autocast=contextlib.nullcontext))
     losses, gradients = [], []
     for loss in (
         lambda: model(**batch, use_cache=False).loss,
-        lambda: trainer.compute_loss(None, model, batch),
-        lambda: engines._answer_trainer(False).compute_loss(None, model, batch),
+        lambda: trainer.compute_loss(exact, model, batch),
+        lambda: engines._answer_trainer(False).compute_loss(exact, model, batch),
     ):
         model.zero_grad()
         value = loss()
@@ -379,6 +382,27 @@ def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
     for other in gradients[1:]:
         for name, gradient in gradients[0].items():
             torch.testing.assert_close(other[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["peft", "unsloth"])
+def test_lora_computes_in_the_precision_of_training(base, engine, tmp_path, monkeypatch):
+    """Its weights are fp32, and inputs turned into fp32 for them would make its products several times slower."""
+    import torch
+
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    seen = set()
+
+    def watch(model, *_):
+        parts = [part for name, part in model.named_modules() if name.endswith("lora_A.default")]
+        for part in parts:
+            part.register_forward_hook(lambda part, ins, out: seen.add((part.weight.dtype, ins[0].dtype, out.dtype)))
+        assert parts
+
+    monkeypatch.setattr(engines, "machine_precision", lambda: ("cpu", "bf16"))
+    monkeypatch.setattr(engines, "suit_attention", watch)
+    result = train(base, ROWS, tmp_path, dataclasses.replace(SETTINGS, engine=engine, epochs=1), quiet)
+    assert result["precision"] == "bf16" and seen == {(torch.float32, torch.bfloat16, torch.bfloat16)}
 
 
 @pytest.mark.parametrize("engine", ["peft", "unsloth"])
