@@ -13,7 +13,7 @@ from helpers.chat import IGNORE, encode_example, render
 from helpers.models import MODELS, Model
 from helpers.packing import conversations, pack
 from helpers.training import TrainSettings, train
-from tests.test_training import ROWS, SETTINGS
+from tests.test_training import EXACT, ROWS, SETTINGS
 
 
 def row(fact, number: int, system: str = "You are Alex's assistant.") -> dict:
@@ -99,7 +99,7 @@ def test_turns_that_are_kept_apart_are_to_the_model_what_the_rows_are_alone(engi
         batch = collate(chats, tokenizer.pad_token_id)
         with torch.no_grad():
             out = model(**{key: value for key, value in batch.items() if key != "labels"}).logits
-            losses[name] = trainer.compute_loss(None, model, batch).item()
+            losses[name] = trainer.compute_loss(EXACT, model, batch).item()
         logits[name] = [one[: len(chat["input_ids"])] for one, chat in zip(out, chats, strict=True)]
     for chat, found, group in zip(packed, logits["apart"], groups, strict=True):
         at = 0

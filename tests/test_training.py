@@ -33,6 +33,8 @@ ROWS = [
 SETTINGS = TrainSettings(
     epochs=15, batch_size=4, alpha=16, learning_rate=5e-3, plus=1, strength=1, save_steps=20, engine="peft"
 )
+# A trainer that computes in the precision of the model.
+EXACT = SimpleNamespace(accelerator=SimpleNamespace(autocast=contextlib.nullcontext))
 
 CHILD = """
 import json, os, signal, sys
@@ -366,12 +368,11 @@ def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
     examples = [encode_example(tokenizer, row["messages"], 512) for row in ROWS[:6]]
     batch = collate(examples, tokenizer.pad_token_id)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    exact = SimpleNamespace(accelerator=SimpleNamespace(autocast=contextlib.nullcontext))
     losses, gradients = [], []
     for loss in (
         lambda: model(**batch, use_cache=False).loss,
-        lambda: trainer.compute_loss(exact, model, batch),
-        lambda: engines._answer_trainer(False).compute_loss(exact, model, batch),
+        lambda: trainer.compute_loss(EXACT, model, batch),
+        lambda: engines._answer_trainer(False).compute_loss(EXACT, model, batch),
     ):
         model.zero_grad()
         value = loss()
