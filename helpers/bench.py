@@ -152,7 +152,7 @@ def table(summaries: list[dict]) -> str:
         "",
         f"The questions of {len(summaries[0]['runs'])} runs a profile, each with another seed, are counted together; "
         f"the first line's recall was {100 * min(single):.1f} to {100 * max(single):.1f} % in a single run. A run took "
-        f"{min(seconds):.0f} to {max(seconds):.0f} s from the profile to the checked GGUF file ({size:.1f} MB) on "
+        f"{min(seconds):.0f} to {max(seconds):.0f} s from the profile to the checked GGUF file ({size:.2f} MB) on "
         f"{machine['cores']} cores of {machine['cpu']}, with {memory:.1f} GB of memory at most. Measured with "
         "`make bench`; counts, 95 % intervals and each run's numbers stand in `data/results/personalize/`.",
     ]

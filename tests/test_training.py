@@ -386,8 +386,9 @@ def test_the_loss_of_answers_alone_is_the_loss_of_the_model(base, engine):
 
 
 @pytest.mark.parametrize("engine", ["peft", "unsloth"])
-def test_lora_computes_in_the_precision_of_training(base, engine, tmp_path, monkeypatch):
-    """Its weights are fp32, and inputs turned into fp32 for them would make its products several times slower."""
+@pytest.mark.parametrize("size", [6_000_000, 135_000_000])
+def test_lora_computes_in_the_precision_of_training(base, engine, size, tmp_path, monkeypatch):
+    """Its weights are fp32, and products in fp32 take longer; larger bases compute them once more going back."""
     import torch
 
     if engine == "unsloth":
@@ -402,7 +403,8 @@ def test_lora_computes_in_the_precision_of_training(base, engine, tmp_path, monk
 
     monkeypatch.setattr(engines, "machine_precision", lambda: ("cpu", "bf16"))
     monkeypatch.setattr(engines, "suit_attention", watch)
-    result = train(base, ROWS, tmp_path, dataclasses.replace(SETTINGS, engine=engine, epochs=1), quiet)
+    told = dataclasses.replace(base, parameters=size)
+    result = train(told, ROWS, tmp_path, dataclasses.replace(SETTINGS, engine=engine, epochs=1), quiet)
     assert result["precision"] == "bf16" and seen == {(torch.float32, torch.bfloat16, torch.bfloat16)}
 
 
