@@ -146,11 +146,10 @@ def against_forms(results: Mapping[int, Mapping[str, Mapping]], path: Path | Non
         axes.set(xscale="log", xlabel="question forms an attribute in the corpus", ylabel="right answers in per cent")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
-        least, most = (100 * results[count]["reading, forms held out"]["value"] for count in (counts[0], counts[-1]))
-        axes.set_title(
-            f"{counts[0]} forms: {least:.0f} %, {counts[-1]} forms: {most:.0f} % of held-out forms understood"
-        )
-        axes.legend(loc="lower right")
+        ends = [[100 * results[count][name]["value"] for count in (counts[0], counts[-1])] for name in names]
+        read, heart = (f"{least:.0f} to {most:.0f} %" for least, most in ends)
+        axes.set_title(f"{counts[0]} to {counts[-1]} forms: {read} read, {heart} by heart")
+        axes.legend(loc="best")
         return _finish(figure, path)
 
 

@@ -105,7 +105,7 @@ def test_titles_tell_the_finding():
     weakest = texts(plots.recall_by(LONG, "fact"))
     assert weakest[0] == "Weakest fact: project.12.description, 0 %"
     assert texts(plots.recall_by({"a": metric(4, 4), "b": metric(4, 4)}, "style"))[0] == "Every style: 100 %"
-    assert texts(plots.against_forms(FORMS))[0] == "30 forms: 52 %, 357 forms: 80 % of held-out forms understood"
+    assert texts(plots.against_forms(FORMS))[0] == "30 to 357 forms: 52 to 80 % read, 42 to 70 % by heart"
     assert "1.2 MB" in texts(plots.sizes(SIZES))[0] and "6.1 MB" in texts(plots.sizes(SIZES))
 
 

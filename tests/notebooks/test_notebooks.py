@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from helpers.files import read_jsonl
 from helpers.models import ROOT
 from helpers.notebook_files import BADGE, code_cells, code_sha256, load, parameters, set_parameters, tagged
 from helpers.notebooks import CARD, FOLDER, run_cells
@@ -137,3 +139,19 @@ def test_quickstart_runs_from_nothing_and_its_model_knows_the_owner(tmp_path):
     assert cost.peak_ram_mb > 100 and cost.disk_mb > 1
     kinds = {kind for c in code_cells(notebook) for o in c.outputs for kind in o.get("data", {})}
     assert {"image/png", "text/html"} <= kinds
+
+
+@pytest.mark.parametrize("profile, fact", [("mira", "pet.2.name"), ("tomasz", "skill.value")])
+def test_data_synthesis_follows_another_fact_of_another_profile(tmp_path, profile, fact):
+    out = tmp_path / "run"
+    notebook = load(FOLDER / "02_data_synthesis.ipynb")
+    set_parameters(notebook, {"PROFILE": f"data/profiles/{profile}.yaml", "ASK": fact, "OUT": str(out), "SEED": 2})
+    run_cells(notebook)
+    check_outputs(notebook)
+    texts = "\n".join(output_texts(notebook))
+    rows = read_jsonl(out / "dataset" / "train.jsonl")
+    count = sum(row["fact"] == fact for row in rows)
+    assert count >= 150 and f"\n{count} rows ask about {fact} alone\n" in texts
+    for kind, number in Counter(row["kind"] for row in rows).items():  # the table leaves none out
+        assert re.search(rf"^{kind} +{number} ", texts, re.MULTILINE), kind
+    assert re.search("^0 forms in both sets$", texts, re.MULTILINE)
