@@ -247,6 +247,25 @@ def phrasings_check() -> None:
 
 
 @app.command()
+def footprint(
+    base: Annotated[str, typer.Option(help="One base model of the registry; nothing: all that are measured.")] = "",
+    quant: Annotated[str, typer.Option(help="One quantisation, such as q8_0; nothing: all.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Also what this machine has measured already.")] = False,
+) -> None:
+    """Measure size, memory and speed of the bases at full size with random weights, into data/results/footprint."""
+    from helpers import footprint as measuring
+    from helpers.models import MODELS
+
+    if base and base not in MODELS:
+        known = ", ".join(model.key for model in measuring.measured_models())
+        raise UserError(f"unknown base model {base!r}", "--base", f"Use one of {known}.")
+    if quant and quant not in measuring.QUANTS:
+        raise UserError(f"unknown quantisation {quant!r}", "--quant", f"Use one of {', '.join(measuring.QUANTS)}.")
+    models = [MODELS[base]] if base else measuring.measured_models()
+    measuring.footprint(models, [quant] if quant else measuring.QUANTS, again, log=print)
+
+
+@app.command()
 def notebooks(
     only: Annotated[str, typer.Option(help="Only those whose names begin so, such as 00.")] = "",
 ) -> None:

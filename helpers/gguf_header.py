@@ -30,6 +30,13 @@ def read_header(path: Path | str) -> dict[str, object]:
         raise UserError("is no whole GGUF file", path, "Export or download it again.") from error
 
 
+def metadata_bytes(path: Path | str) -> int:
+    """Bytes of a GGUF file before its list of tensors: the metadata, most of it the tokenizer."""
+    with open(path, "rb") as file:
+        _read(file)
+        return file.tell()
+
+
 def _read(file) -> dict[str, object]:
     def number(code: str):
         size = struct.calcsize("<" + code)

@@ -154,11 +154,9 @@ class LocalLLM:
         import numpy as np
 
         lib, memory = self._lib, self._lib.llama_get_memory(self._context)
-        keep = 0
-        for old, new in zip(self._cached, ids[:-1]):  # the last token is always computed: its scores are asked for
-            if old != new:
-                break
-            keep += 1
+        keep = min(len(self._cached), len(ids) - 1)  # the last token is always computed: its scores are asked for
+        if self._cached[:keep] != ids[:keep]:
+            keep = next(place for place, old in enumerate(self._cached) if old != ids[place])
         lib.llama_memory_seq_rm(memory, 0, keep, -1)
         self._cached = ids[:keep]
         for start in range(keep, len(ids), BATCH):
@@ -167,8 +165,8 @@ class LocalLLM:
             if lib.llama_decode(self._context, lib.llama_batch_get_one(tokens, len(part))) != 0:
                 raise RuntimeError(f"llama.cpp failed to compute {len(ids)} tokens (context {self.n_ctx})")
             self._cached += part
-        scores = lib.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(scores, shape=(self.n_vocab,)).copy()
+        scores = ctypes.addressof(lib.llama_get_logits_ith(self._context, -1).contents)
+        return np.frombuffer((ctypes.c_float * self.n_vocab).from_address(scores), np.float32).copy()
 
     def generate(
         self, ids: list[int], max_tokens: int = 256, temperature: float = 0.0, seed: int | None = None

@@ -7,19 +7,44 @@ import dataclasses
 import json
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import UserError
 from helpers.settings import setting
 
 ROOT = Path(__file__).resolve().parent.parent
+HUB = "https://huggingface.co/{}-Instruct/blob/main/config.json"
 LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
+class Shape:
+    """The numbers of a model's config.json that decide its size, memory and speed."""
+
+    architecture: str  # model_type: llama, or qwen2 (biases in attention)
+    layers: int
+    hidden: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    context: int  # tokens
+    rope_theta: float
+    norm_eps: float = 1e-5
+    tied: bool = True  # the output layer is the embedding matrix
+    rope_factor: float | None = None  # Llama 3.1 and 3.2 stretch their positions by it
+    source: str = ""  # where the numbers stand
+
+    @property
+    def head(self) -> int:
+        """Width of an attention head."""
+        return self.hidden // self.heads
+
+
+@dataclass(frozen=True)
 class Model:
-    """A base model. Sizes are file sizes in MB (10^6 bytes), measured from the true shapes."""
+    """A base model. The sizes of its GGUF files follow from the shape: see `gguf_sizes`."""
 
     key: str
     path: str  # hub id or local folder, as from_pretrained takes it
@@ -28,8 +53,8 @@ class Model:
     template: str = "chatml"  # family of the chat template
     stop_tokens: tuple[str, ...] = ("<|im_end|>",)
     lora_targets: tuple[str, ...] = LLAMA_TARGETS
-    sizes_mb: dict[str, float] = field(default_factory=dict)
-    min_ram_gb: float = 2.0
+    min_ram_gb: float = 2.0  # to fine-tune it
+    shape: Shape | None = None  # None for a folder: its own config.json says it
 
     @property
     def local(self) -> bool:
@@ -37,30 +62,37 @@ class Model:
 
 
 _ENTRIES = (
-    Model("pocket", str(ROOT / "data" / "base"), "Apache-2.0", min_ram_gb=2.0),
+    Model(
+        "pocket",
+        str(ROOT / "data" / "base"),
+        "Apache-2.0",
+        7_344_384,
+        min_ram_gb=2.0,
+        shape=Shape("llama", 8, 256, 768, 4, 2, 4096, 2048, 1e4, source="data/base/config.json"),
+    ),
     Model(
         "smollm2-135m",
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         "Apache-2.0",
         134_515_008,
-        sizes_mb={"f16": 270.2, "q8_0": 144.1, "q4_k_m": 104.8, "q4_0": 91.0},
         min_ram_gb=3.0,
+        shape=Shape("llama", 30, 576, 1536, 9, 3, 49152, 8192, 1e5, source=HUB.format("HuggingFaceTB/SmolLM2-135M")),
     ),
     Model(
         "smollm2-360m",
         "HuggingFaceTB/SmolLM2-360M-Instruct",
         "Apache-2.0",
         361_821_120,
-        sizes_mb={"f16": 724.9, "q8_0": 385.7, "q4_k_m": 269.9, "q4_0": 228.4},
         min_ram_gb=4.0,
+        shape=Shape("llama", 32, 960, 2560, 15, 5, 49152, 8192, 1e5, source=HUB.format("HuggingFaceTB/SmolLM2-360M")),
     ),
     Model(
         "qwen2.5-0.5b",
         "Qwen/Qwen2.5-0.5B-Instruct",
         "Apache-2.0",
         494_032_768,
-        sizes_mb={"f16": 991.6, "q4_k_m": 395.3, "q4_0": 349.6},
         min_ram_gb=6.0,
+        shape=Shape("qwen2", 24, 896, 4864, 14, 2, 151936, 32768, 1e6, 1e-6, source=HUB.format("Qwen/Qwen2.5-0.5B")),
     ),
     Model(
         "llama-3.2-1b",
@@ -70,6 +102,19 @@ _ENTRIES = (
         "llama3",
         ("<|eot_id|>", "<|eom_id|>"),
         min_ram_gb=8.0,
+        shape=Shape(
+            "llama",
+            16,
+            2048,
+            8192,
+            32,
+            8,
+            128256,
+            131072,
+            5e5,
+            rope_factor=32.0,
+            source=HUB.format("unsloth/Llama-3.2-1B"),
+        ),
     ),
     Model(
         "llama-3.1-8b",
@@ -79,8 +124,42 @@ _ENTRIES = (
         "llama3",
         ("<|eot_id|>", "<|eom_id|>"),
         min_ram_gb=24.0,
+        shape=Shape(
+            "llama",
+            32,
+            4096,
+            14336,
+            32,
+            8,
+            128256,
+            131072,
+            5e5,
+            tied=False,
+            rope_factor=8.0,
+            source=HUB.format("unsloth/Meta-Llama-3.1-8B"),
+        ),
     ),
-    Model("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct", "Apache-2.0", 7_615_616_512, min_ram_gb=24.0),
+    Model(
+        "qwen2.5-7b",
+        "Qwen/Qwen2.5-7B-Instruct",
+        "Apache-2.0",
+        7_615_616_512,
+        min_ram_gb=24.0,
+        shape=Shape(
+            "qwen2",
+            28,
+            3584,
+            18944,
+            28,
+            4,
+            152064,
+            32768,
+            1e6,
+            1e-6,
+            tied=False,
+            source=HUB.format("Qwen/Qwen2.5-7B"),
+        ),
+    ),
 )
 MODELS: dict[str, Model] = {entry.key: entry for entry in _ENTRIES}
 DEFAULT = "pocket"
@@ -123,7 +202,8 @@ def resolve(base: str | None = None) -> Model:
         key=config.get("_name_or_path") or folder.name,
         path=str(folder),
         licence="unknown",
-        sizes_mb={},
+        parameters=0,
+        shape=None,
         min_ram_gb=round(1.5 + 4 * size / 1e9, 1),
     )
 

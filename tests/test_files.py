@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from helpers.files import (
     write_jsonl,
     write_text,
 )
+from helpers.models import ROOT
 
 
 def names(folder) -> list[str]:
@@ -151,3 +153,13 @@ def test_checksum_and_memory(tmp_path):
     (tmp_path / "x").write_bytes(os.urandom(70_000))
     assert sha256(tmp_path / "x") == hashlib.sha256((tmp_path / "x").read_bytes()).hexdigest()
     assert 10 < peak_ram_mb() < 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's own peak")
+def test_a_childs_memory_is_its_own():
+    """getrusage reports a parent's memory for a child that it started."""
+    large = bytearray(400_000_000)
+    large[::4096] = b"x" * len(large[::4096])
+    code = "from helpers.files import peak_ram_mb; print(peak_ram_mb())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert float(done.stdout) < 200 < len(large) / 1e6

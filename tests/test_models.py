@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from math import prod
 
 import pytest
 
 from helpers.errors import UserError
+from helpers.gguf_sizes import SIZED, file_bytes, tensors
 from helpers.models import DEFAULT, MODELS, ROOT, Model, load_model, load_tokenizer, resolve
 from helpers.settings import setting
+from helpers.shapes import config
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,6 @@ def test_every_key_leads_to_its_entry():
     for key, model in MODELS.items():
         assert resolve(key) is model and model.key == key
         assert model.licence != "unknown" and model.stop_tokens and model.lora_targets and model.min_ram_gb >= 2
-        assert all(a > b for a, b in zip(model.sizes_mb.values(), list(model.sizes_mb.values())[1:]))
     assert MODELS[DEFAULT].path == str(ROOT / "data" / "base")
 
 
@@ -54,7 +56,7 @@ def test_auto_chooses_by_the_gpu(cuda, key, monkeypatch):
 def test_a_folder_is_a_model(tiny_base):
     model = resolve(str(tiny_base))
     assert model.local and model.path == str(tiny_base) and model.key == tiny_base.name
-    assert model.licence == "unknown" and model.sizes_mb == {} and 1.5 <= model.min_ram_gb < 1.7
+    assert model.licence == "unknown" and model.shape is None and not model.parameters and 1.5 <= model.min_ram_gb < 1.7
     assert model.lora_targets == MODELS[DEFAULT].lora_targets
     assert load_tokenizer(model.path).chat_template and load_model(model.path).training is False
 
@@ -101,47 +103,47 @@ def test_a_tokenizer_without_a_chat_template_is_refused(tiny_base, tmp_path):
 
 # -- numbers
 
-# From each config.json: hidden size, layers, heads, key/value heads, feed-forward size, vocabulary, tied
-SHAPES = {
-    "smollm2-135m": ("llama", 576, 30, 9, 3, 1536, 49152, True),
-    "smollm2-360m": ("llama", 960, 32, 15, 5, 2560, 49152, True),
-    "qwen2.5-0.5b": ("qwen2", 896, 24, 14, 2, 4864, 151936, True),
-    "llama-3.2-1b": ("llama", 2048, 16, 32, 8, 8192, 128256, True),
-    "llama-3.1-8b": ("llama", 4096, 32, 32, 8, 14336, 128256, False),
-    "qwen2.5-7b": ("qwen2", 3584, 28, 28, 4, 18944, 152064, False),
-}
 
-
-@pytest.mark.parametrize("key", [key for key in MODELS if key != DEFAULT])
-def test_parameters_are_those_of_the_architecture(key):
+@pytest.mark.parametrize("key", MODELS)
+def test_an_entry_is_complete_and_its_parameters_are_those_of_the_architecture(key):
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    kind, hidden, layers, heads, kv_heads, wide, vocabulary, tied = SHAPES[key]
-    config = AutoConfig.for_model(
-        kind,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        intermediate_size=wide,
-        vocab_size=vocabulary,
-        tie_word_embeddings=tied,
-    )
+    model = MODELS[key]
+    assert model.shape.source and model.template in ("chatml", "llama3")
     with torch.device("meta"):
-        network = AutoModelForCausalLM.from_config(config)
-    assert network.num_parameters() == MODELS[key].parameters
+        network = AutoModelForCausalLM.from_config(config(model.shape))
+    assert network.num_parameters() == model.parameters
     linear = {
         name.rsplit(".", 1)[-1] for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)
     }
-    assert set(MODELS[key].lora_targets) == linear - {"lm_head"}
-    for quant, bits in (
-        ("f16", 16.0),
-        ("q8_0", 8.5),
-        ("q4_0", 4.5),
-    ):  # bits a weight; embeddings may take more
-        if quant in MODELS[key].sizes_mb:
-            assert 0.99 < MODELS[key].sizes_mb[quant] / (MODELS[key].parameters * bits / 8e6) < 1.35
+    assert set(model.lora_targets) == linear - {"lm_head"}
+    listed = {name: prod(size) for name, size in tensors(model.shape) if name != "rope_freqs.weight"}
+    assert sum(listed.values()) == model.parameters  # the file's tensors, too
+    assert len(listed) == len(network.state_dict()) - model.shape.tied
+    for smaller, larger in zip(SIZED[1:], SIZED):
+        assert file_bytes(model.shape, smaller, 0) <= file_bytes(model.shape, larger, 0)
+
+
+def test_the_shipped_base_has_the_shape_of_its_entry():
+    shape = MODELS[DEFAULT].shape
+    told = json.loads((ROOT / shape.source).read_text())
+    names = {
+        "layers": "num_hidden_layers",
+        "hidden": "hidden_size",
+        "feed_forward": "intermediate_size",
+        "heads": "num_attention_heads",
+        "kv_heads": "num_key_value_heads",
+        "vocabulary": "vocab_size",
+        "context": "max_position_embeddings",
+        "norm_eps": "rms_norm_eps",
+        "tied": "tie_word_embeddings",
+        "architecture": "model_type",
+        "head": "head_dim",
+    }
+    for ours, theirs in names.items():
+        assert getattr(shape, ours) == told[theirs], ours
+    assert shape.rope_theta == told["rope_parameters"]["rope_theta"]
 
 
 def test_what_is_shipped_is_what_the_registry_says():
