@@ -44,6 +44,8 @@ lab: setup ## open the notebooks in JupyterLab
 
 bench: setup ## measure the numbers in data/results again
 	@$(RUN) -m helpers bench
+	@$(RUN) -m helpers footprint
+	@$(RUN) -m helpers samples
 
 doctor: setup ## what this computer can do and what is missing
 	@$(RUN) -m helpers doctor

@@ -250,9 +250,9 @@ def phrasings_check() -> None:
 def footprint(
     base: Annotated[str, typer.Option(help="One base model of the registry; nothing: all that are measured.")] = "",
     quant: Annotated[str, typer.Option(help="One quantisation, such as q8_0; nothing: all.")] = "",
-    again: Annotated[bool, typer.Option("--again", help="Also what this machine has measured already.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of what is measured already.")] = Path("runs/footprint"),
 ) -> None:
-    """Measure size, memory and speed of the bases at full size with random weights, into data/results/footprint."""
+    """Measure size, memory and speed of the bases at full size, into data/results/footprint. Resumes after a kill."""
     from helpers import footprint as measuring
     from helpers.models import MODELS
 
@@ -262,7 +262,20 @@ def footprint(
     if quant and quant not in measuring.QUANTS:
         raise UserError(f"unknown quantisation {quant!r}", "--quant", f"Use one of {', '.join(measuring.QUANTS)}.")
     models = [MODELS[base]] if base else measuring.measured_models()
-    measuring.footprint(models, [quant] if quant else measuring.QUANTS, again, log=print)
+    measuring.footprint(models, out, [quant] if quant else measuring.QUANTS, log=print)
+
+
+@app.command()
+def samples(
+    base: BaseKey = None,
+    profile: Annotated[Path, typer.Option(help="The profile, a YAML file.")] = Path("data/profiles/alex.yaml"),
+    out: Annotated[Path, typer.Option(help="The folder for the training under way.")] = Path("runs/samples"),
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each point, with the seeds 1, 2, 3 …")] = 3,
+) -> None:
+    """Measure recall against the number of different examples of a fact, into data/results/samples. Resumes."""
+    from helpers.samples import measure
+
+    measure(base, profile, out, seeds=range(1, seeds + 1), log=print)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from numbers import Real
 
 from helpers.errors import UserError
 from helpers.models import MODELS
+from helpers.show import Table
 
 # Of a machine's memory, what a system without a desktop keeps. A container keeps less, a desktop with a browser more:
 # there, give what is free and 0.5 on top.
@@ -155,22 +156,26 @@ def judge(rows: Iterable[Mapping], limits: Limits) -> list[Verdict]:
 
     def order(verdict: Verdict) -> tuple:
         worst = max((failure.overrun for failure in verdict.failed), default=0.0)
-        # "pocket" has no count in the registry; 0 is right for the order, as it is the smallest.
         return not verdict.fits, worst, -MODELS[verdict.row["model"]].parameters, -verdict.row["file_mb"]
 
     return sorted((_verdict(row, limits) for row in rows), key=order)
 
 
-def table(verdicts: Iterable[Verdict]) -> str:
-    """The verdicts as a Markdown table; MB of 10^6 bytes, a dash where nothing was measured."""
-    lines = [
-        "| model | quantisation | threads | MB | RAM MB | tokens/s | USD per 1,000 chats | verdict |",
-        "|---|---|--:|--:|--:|--:|--:|---|",
-    ]
+def table(verdicts: Iterable[Verdict]) -> Table:
+    """The verdicts, a line each; MB of 10^6 bytes, a dash where nothing was measured."""
+    lines = []
     for verdict in verdicts:
         row, usd = verdict.row, usd_per_1000_chats(verdict.row)
         speed = "–" if row["tokens_per_s"] is None else f"{row['tokens_per_s']:.1f}"
         cells = [row["model"], row["quant"], row["threads"], f"{row['file_mb']:.1f}", f"{row['peak_ram_mb']:.0f}"]
-        cells += [speed, "–" if usd is None else f"{usd:.3f}", verdict]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        lines.append([*cells, speed, "–" if usd is None else f"{usd:.3f}", verdict])
+    head = ["model", "quantisation", "threads", "file MB", "RAM MB", "tokens/s", "USD per 1,000 chats", "verdict"]
+    return Table(head, lines)
+
+
+def best_of_each(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The first verdict of each model, of a list that `judge` has put in order."""
+    first: dict[str, Verdict] = {}
+    for verdict in verdicts:
+        first.setdefault(verdict.row["model"], verdict)
+    return list(first.values())

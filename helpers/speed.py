@@ -21,8 +21,7 @@ from helpers.files import peak_ram_mb
 
 PROMPT_TOKENS = 200  # a system prompt and a question
 NEW_TOKENS = 60  # a long answer
-ROUNDS = 4  # of generation, half through LocalLLM and half with llama.cpp alone, in turn
-SECONDS = 3.0  # a slow model's round ends here
+ROUNDS = 6  # that both ways of generating take by turns, ten tokens each: so a machine's drift meets both alike
 
 
 def evict(path: Path | str) -> None:
@@ -60,48 +59,43 @@ def measure(path: Path | str, threads: int, context: int = 2048) -> dict[str, fl
         began = time.perf_counter()
         next(llm.generate(draw[PROMPT_TOKENS : 2 * PROMPT_TOKENS]))
         found["first_token_s"] = time.perf_counter() - began
-        sums = {ours: [0, 0.0] for ours in (True, False)}
-        for ours in [True, False] * (ROUNDS // 2):
-            count, seconds = (_ours if ours else _bare)(llm, prompt)
-            sums[ours][0] += count
-            sums[ours][1] += seconds
-        found["tokens_per_s"], found["bare_tokens_per_s"] = (sums[ours][0] / sums[ours][1] for ours in (True, False))
+        seconds = {True: 0.0, False: 0.0}
+        for number in range(2 * ROUNDS):
+            ours = number % 4 in (0, 3)
+            seconds[ours] += (_ours if ours else _bare)(llm, prompt)
+        found["tokens_per_s"], found["bare_tokens_per_s"] = (NEW_TOKENS / seconds[ours] for ours in (True, False))
     return found | {"peak_ram_mb": peak_ram_mb(), "runtime_mb": runtime}
 
 
-def _ours(llm, prompt: list[int]) -> tuple[int, float]:
-    """(tokens, seconds) of an answer to `prompt`, which is computed before the clock starts.
+def _ours(llm, prompt: list[int]) -> float:
+    """Seconds that LocalLLM takes for a round's tokens after `prompt`, which is computed before the clock starts.
 
     The model may end an answer early; then the next one follows another last token.
     """
-    count, seconds = 0, 0.0
+    left, seconds = NEW_TOKENS // ROUNDS, 0.0
     for last in itertools.count():
-        llm.logits([*prompt[:-1], last % llm.n_vocab])
+        ids = [*prompt[:-1], last % llm.n_vocab]
+        llm.logits(ids)
         began = time.perf_counter()
-        for _ in llm.generate([*prompt[:-1], last % llm.n_vocab], max_tokens=NEW_TOKENS - count):
-            count += 1
-            if seconds + time.perf_counter() - began > SECONDS:
-                return count, seconds + time.perf_counter() - began
+        left -= sum(1 for _ in llm.generate(ids, max_tokens=left))
         seconds += time.perf_counter() - began
-        if count >= NEW_TOKENS:
-            return count, seconds
+        if not left:
+            return seconds
 
 
-def _bare(llm, prompt: list[int]) -> tuple[int, float]:
-    """(tokens, seconds) of as many decode calls after the same prompt, one token each, with nothing in between."""
+def _bare(llm, prompt: list[int]) -> float:
+    """Seconds of as many decode calls after the same prompt, one token each, with nothing in between."""
     llm.logits(prompt)
     lib, began = llm._lib, time.perf_counter()
-    for count in range(1, NEW_TOKENS + 1):
-        one = (lib.llama_token * 1)(prompt[count])
+    for token in prompt[: NEW_TOKENS // ROUNDS]:
+        one = (lib.llama_token * 1)(token)
         if lib.llama_decode(llm._context, lib.llama_batch_get_one(one, 1)) != 0:
-            raise RuntimeError(f"llama.cpp failed to compute token {count}")
+            raise RuntimeError(f"llama.cpp failed to compute token {token}")
         lib.llama_synchronize(llm._context)
-        if time.perf_counter() - began > SECONDS:
-            break
-    return count, time.perf_counter() - began
+    return time.perf_counter() - began
 
 
-def bandwidth(threads: int, size: int = 400_000_000, repeats: int = 5) -> float:
+def bandwidth(threads: int, size: int = 400_000_000, repeats: int = 20) -> float:
     """Bytes a second that this machine reads from memory: the best of several sums over `size` bytes."""
     import torch
 

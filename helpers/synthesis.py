@@ -225,11 +225,11 @@ def _identity_rows(writer: Writer, held_out: bool) -> list[dict]:
     return rows
 
 
-def synthesize(profile: Profile, seed: int = 1, base_path: str = "") -> list[dict]:
-    """The training rows of a profile, in an order that depends on the seed alone."""
+def synthesize(profile: Profile, seed: int = 1, base_path: str = "", forms: int = FORMS) -> list[dict]:
+    """The training rows of a profile, in an order that depends on the seed alone; `forms` per fact and perspective."""
     writer = Writer(profile, random.Random(f"train/{seed}"))
-    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", FORMS, writer.style)]
-    rows += _custom_rows(writer, "tune", FORMS)
+    rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", forms, writer.style)]
+    rows += _custom_rows(writer, "tune", forms)
     rows += _combined_rows(writer, 6 * len(writer.items), held_out=False)
     rows += _identity_rows(writer, held_out=False)
     rows += contrast_rows(writer, base_path)

@@ -257,6 +257,36 @@ def test_doctor_of_an_unknown_base(capsys):
     assert (code, out) == (2, "") and "unknown base model" in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["footprint", "--base", "nothing"], "--base: unknown base model 'nothing'"),
+        (["footprint", "--base", "qwen2.5-7b"], "--base: qwen2.5-7b is not measured, its sizes are computed"),
+        (["footprint", "--base", "pocket", "--quant", "q3"], "--quant: unknown quantisation 'q3'"),
+        (["samples", "--base", "nothing"], "--base: unknown base model 'nothing'"),
+        (["samples", "--profile", "nothing.yaml"], "nothing.yaml: "),
+    ],
+)
+def test_what_cannot_be_measured_is_told_in_one_line(arguments, told, tmp_path, capsys):
+    code, out, err = call(capsys, *arguments, "--out", str(tmp_path / "run"))
+    assert (code, out) == (2, "") and err.startswith(told) and err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("options", "asked"), [([], 5 * 7), (["--base", "pocket", "--quant", "q4_0"], 1)])
+def test_footprint_measures_what_is_asked_for(options, asked, monkeypatch, capsys, tmp_path):
+    from helpers import footprint
+
+    seen = []
+
+    def measured(models, folder, quants, log):
+        seen.extend((model.key, quant) for model in models for quant in quants)
+        assert folder == tmp_path
+
+    monkeypatch.setattr(footprint, "footprint", measured)
+    assert call(capsys, "footprint", *options, "--out", str(tmp_path))[0] == 0 and len(seen) == asked
+
+
 def test_usererror_is_one_line_whatever_it_holds(monkeypatch, capsys):
     def wrong(*args):
         raise UserError("two\nlines", "here\tthere", "mend\nit")

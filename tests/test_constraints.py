@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from helpers.constraints import Failure, Limits, judge, table, usd_per_1000_chats
+from helpers.constraints import Failure, Limits, best_of_each, judge, table, usd_per_1000_chats
 from helpers.errors import UserError
 
 ROW = {
@@ -170,10 +170,20 @@ def test_bad_limits_of_memory_and_licence():
 
 def test_table():
     verdicts = judge([UNMEASURED, ROW], Limits(ram_gb=2, min_tokens_per_s=5))
-    assert table(verdicts).splitlines() == [
-        "| model | quantisation | threads | MB | RAM MB | tokens/s | USD per 1,000 chats | verdict |",
-        "|---|---|--:|--:|--:|--:|--:|---|",
-        "| smollm2-135m | q8_0 | 2 | 144.1 | 265 | 60.0 | 0.064 | fits |",
-        "| llama-3.1-8b | q4_k_m | 2 | 4920.7 | 5600 | – | – | 5600 MB of memory of at most 1500 MB beside the system:"
-        " 4100 MB too much |",
+    shown = table(verdicts)
+    assert shown.rows == [
+        ["smollm2-135m", "q8_0", "2", "144.1", "265", "60.0", "0.064", "fits"],
+        ["llama-3.1-8b", "q4_k_m", "2", "4920.7", "5600", "–", "–"]
+        + ["5600 MB of memory of at most 1500 MB beside the system: 4100 MB too much"],
+    ]
+    assert all(len(row) == len(shown.head) for row in shown.rows)
+
+
+def test_the_best_of_each_model():
+    sizes = {("smollm2-135m", "q4_0"): 91.0, ("smollm2-360m", "q8_0"): 386.0, ("smollm2-135m", "f16"): 270.0}
+    rows = [ROW | {"model": model, "quant": quant, "file_mb": mb} for (model, quant), mb in sizes.items()]
+    best = best_of_each(judge(rows, Limits(max_mb=200)))
+    assert [(v.row["model"], v.row["quant"], v.fits) for v in best] == [
+        ("smollm2-135m", "q4_0", True),
+        ("smollm2-360m", "q8_0", False),
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from helpers import plots
+from helpers import footprint_plots, plots
+from helpers.constraints import Limits
 from helpers.results import metric
+from helpers.samples import REPORTS
 
 METRICS = {
     name: metric(k, 100) for name, k in zip(plots.NAMES, (99, 71, 80, 60, 100, 84, 3, 88, 90, 77, 100), strict=True)
@@ -26,6 +28,25 @@ FORMS = {
     }
     for count, right in ((30, 156), (75, 190), (150, 214), (357, 240))
 }
+ROWS = [
+    {"model": model, "quant": quant, "file_mb": size * share, "tokens_per_s": 9000 / size / share, "measured": True}
+    for model, size in (("pocket", 15), ("smollm2-135m", 270), ("smollm2-360m", 725), ("llama-3.2-1b", 2480))
+    for quant, share in (("f16", 1.0), ("q8_0", 0.53), ("q4_k_m", 0.37), ("q4_0_all", 0.28))
+]
+UNMEASURED = {"model": "llama-3.1-8b", "quant": "q4_0", "file_mb": 4655.0, "tokens_per_s": None, "measured": False}
+LIMITS = Limits(max_mb=300, min_tokens_per_s=20)
+CURVES = {
+    "pocket": {512: 70.0, 2048: 76.0},
+    "smollm2-135m": {512: 230.0, 2048: 266.0, 32768: 900.0},
+    "llama-3.1-8b": {512: 8700.0, 2048: 8900.0, 32768: 12900.0},
+}
+MEASURED = {"pocket": {512: 70.0, 2048: 80.0}, "smollm2-135m": {512: 231.0, 2048: 266.0}}
+RECALL = {
+    "pocket": {
+        count: {"recall_heldout": metric(right, 408)}
+        for count, right in zip((0, 1, 3, 10, 30, 100, 300), (0, 90, 200, 290, 320, 340, 350), strict=True)
+    }
+}
 SIZES = {"model-f16.gguf": 11.41, "model-q8_0.gguf": 6.13, "adapter.gguf": 1.2}
 
 
@@ -39,6 +60,11 @@ def drawn() -> dict:
         "recall_by_fact": lambda path: plots.recall_by(FACTS, "fact", path),
         "recall_by_long": lambda path: plots.recall_by(LONG, "fact", path),
         "against_forms": lambda path: plots.against_forms(FORMS, path),
+        "size_speed": lambda path: footprint_plots.size_speed([*ROWS, UNMEASURED], LIMITS, path),
+        "size_speed_no_limits": lambda path: footprint_plots.size_speed(ROWS, Limits(), path),
+        "size_speed_far_limits": lambda path: footprint_plots.size_speed(ROWS, Limits(9000, None, 5000), path),
+        "memory_context": lambda path: footprint_plots.memory_context(CURVES, MEASURED, 3500, path),
+        "recall_examples": lambda path: footprint_plots.recall_examples(RECALL, REPORTS, path),
         "sizes": lambda path: plots.sizes(SIZES, path),
         "sizes_one": lambda path: plots.sizes({"model.gguf": 724.9}, path),
     }
@@ -106,7 +132,27 @@ def test_titles_tell_the_finding():
     assert weakest[0] == "Weakest fact: project.12.description, 0 %"
     assert texts(plots.recall_by({"a": metric(4, 4), "b": metric(4, 4)}, "style"))[0] == "Every style: 100 %"
     assert texts(plots.against_forms(FORMS))[0] == "30 to 357 forms: 52 to 80 % read, 42 to 70 % by heart"
+    speed = texts(footprint_plots.size_speed([*ROWS, UNMEASURED], LIMITS))
+    assert speed[0] == "10 of 16 files keep to the limits of size and speed" and {"300 MB", "20 tokens/s"} <= {*speed}
+    memory = texts(footprint_plots.memory_context(CURVES, MEASURED, 3500))
+    assert memory[0] == "The formula misses the measured memory by 5 % at most" and "3500 MB" in memory
+    recall = footprint_plots.recall_examples(RECALL, REPORTS)
+    assert texts(recall)[0] == "pocket: 22 % with one example of a fact, 86 % with 300"
     assert "1.2 MB" in texts(plots.sizes(SIZES))[0] and "6.1 MB" in texts(plots.sizes(SIZES))
+
+
+def test_reports_are_told_apart_from_measurements():
+    axes = footprint_plots.recall_examples(RECALL, REPORTS).axes[0]
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert sum("reported" in label and "not yet run here" in label for label in labels) == len(REPORTS) == 4
+    assert sum("measured" in label for label in labels) == 1
+    llama = next(line for line in axes.lines if list(line.get_ydata()) == [95])
+    assert list(llama.get_xdata()) == [10]  # the one report that told its number of samples
+    both = {**RECALL, "qwen2.5-0.5b": RECALL["pocket"]}
+    labels = [
+        text.get_text() for text in footprint_plots.recall_examples(both, REPORTS).axes[0].get_legend().get_texts()
+    ]
+    assert sum("reported" in label for label in labels) == 3  # what is measured needs no report
 
 
 def test_a_jump_of_the_last_step_does_not_end_the_loss_curve():
