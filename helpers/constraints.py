@@ -107,7 +107,7 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.failed:
-            return str(self.failed[0])
+            return str(max(self.failed, key=lambda failure: failure.overrun))
         return f"not measured: {', '.join(_UNKNOWN[name] for name in self.unknown)}" if self.unknown else "fits"
 
 
@@ -151,12 +151,15 @@ def _verdict(row: Mapping, limits: Limits) -> Verdict:
 def judge(rows: Iterable[Mapping], limits: Limits) -> list[Verdict]:
     """A verdict for each row. First what fits: the larger model, and of one model the larger file, as it lost less.
 
-    Then what does not, by its worst overrun: what only lacks a measurement, near misses, at last the wrong licence.
+    Then what does not, by its worst overrun: what only lacks a measurement, near misses; those with the wrong licence
+    are last, in the same order.
     """
 
     def order(verdict: Verdict) -> tuple:
-        worst = max((failure.overrun for failure in verdict.failed), default=0.0)
-        return not verdict.fits, worst, -MODELS[verdict.row["model"]].parameters, -verdict.row["file_mb"]
+        overruns = [failure.overrun for failure in verdict.failed]
+        worst = max(filter(math.isfinite, overruns), default=0.0)
+        size = MODELS[verdict.row["model"]].parameters, verdict.row["file_mb"]
+        return not verdict.fits, math.inf in overruns, worst, -size[0], -size[1]
 
     return sorted((_verdict(row, limits) for row in rows), key=order)
 
@@ -167,7 +170,8 @@ def table(verdicts: Iterable[Verdict]) -> Table:
     for verdict in verdicts:
         row, usd = verdict.row, usd_per_1000_chats(verdict.row)
         speed = "–" if row["tokens_per_s"] is None else f"{row['tokens_per_s']:.1f}"
-        cells = [row["model"], row["quant"], row["threads"], f"{row['file_mb']:.1f}", f"{row['peak_ram_mb']:.0f}"]
+        threads = row["threads"] if row["measured"] else "–"
+        cells = [row["model"], row["quant"], threads, f"{row['file_mb']:.1f}", f"{row['peak_ram_mb']:.0f}"]
         lines.append([*cells, speed, "–" if usd is None else f"{usd:.3f}", verdict])
     head = ["model", "quantisation", "threads", "file MB", "RAM MB", "tokens/s", "USD per 1,000 chats", "verdict"]
     return Table(head, lines)

@@ -239,7 +239,7 @@ def read(folder: Path = RESULTS) -> list[dict]:
     reads = {n: [r["metrics"][f"bandwidth_mb_per_s_{n}"]["value"] for r in results.values()] for n in THREADS}
     rows, metadata = [], {}
     for model, quant in itertools.product(MODELS.values(), QUANTS):
-        vocabulary = shapes.VOCABULARIES.get(model.shape.vocabulary)
+        vocabulary = shapes.VOCABULARIES.get(model.shape.vocabulary, model.shape.vocabulary)
         if (model.key, quant) in results:
             result = results[model.key, quant]
             metadata[vocabulary] = result["file"]["metadata_bytes"]

@@ -15,9 +15,9 @@ from helpers.models import DEFAULT, MODELS, Model, Shape, load_tokenizer, no_bar
 from helpers.pretokenizer import PATTERNS
 from helpers.toolchain import converter_dir
 
-# Vocabulary size -> the real tokenizer of that size in llama.cpp's source archive. SmolLM2's is not among them: GPT-2's
-# first tokens stand in, as both are byte-level BPE whose tokens take about as many bytes.
-VOCABULARIES = {128256: "llama-bpe", 151936: "qwen2", 152064: "qwen2", 49152: "gpt-2"}
+# Vocabulary size -> the real tokenizer of that size in llama.cpp's source archive. For others, such as SmolLM2's,
+# GPT-2's tokens stand in, cut or filled up: both are byte-level BPE, whose tokens take about as many bytes.
+VOCABULARIES = {128256: "llama-bpe", 151936: "qwen2", 152064: "qwen2"}
 MARKS = ("<|im_start|>", "<|im_end|>")
 EXTRA_BYTES = 20_000_000  # room on the disk beside the weights: a tokenizer and what is half written
 
@@ -53,7 +53,7 @@ def tokenizer(shape: Shape):
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    name = VOCABULARIES[shape.vocabulary]
+    name = VOCABULARIES.get(shape.vocabulary, "gpt-2")
     with no_bars():
         found = AutoTokenizer.from_pretrained(converter_dir() / "models", gguf_file=f"ggml-vocab-{name}.gguf")
     spec = json.loads(found.backend_tokenizer.to_str())

@@ -173,7 +173,7 @@ def test_table():
     shown = table(verdicts)
     assert shown.rows == [
         ["smollm2-135m", "q8_0", "2", "144.1", "265", "60.0", "0.064", "fits"],
-        ["llama-3.1-8b", "q4_k_m", "2", "4920.7", "5600", "–", "–"]
+        ["llama-3.1-8b", "q4_k_m", "–", "4920.7", "5600", "–", "–"]
         + ["5600 MB of memory of at most 1500 MB beside the system: 4100 MB too much"],
     ]
     assert all(len(row) == len(shown.head) for row in shown.rows)
@@ -187,3 +187,10 @@ def test_the_best_of_each_model():
         ("smollm2-135m", "q4_0", True),
         ("smollm2-360m", "q8_0", False),
     ]
+
+
+def test_a_wrong_licence_is_told_and_does_not_hide_the_nearest_file():
+    llama = ROW | {"model": "llama-3.2-1b", "licence": "Llama 3.2 Community"}
+    rows = [llama | {"quant": "f16", "file_mb": 2480.0}, llama | {"quant": "q4_k_m", "file_mb": 808.0}]
+    (best,) = best_of_each(judge(rows, Limits(max_mb=900, licence="open")))
+    assert best.row["quant"] == "q4_k_m" and str(best) == "Llama 3.2 Community is not an open-source licence"

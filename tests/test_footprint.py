@@ -11,7 +11,7 @@ from tiny import make_tokenizer
 from helpers import footprint, gguf_sizes, shapes, speed
 from helpers.errors import UserError
 from helpers.export import to_gguf
-from helpers.models import MODELS, Model, Shape
+from helpers.models import MODELS, ROOT, Model, Shape
 
 # Published sizes in MB (10^6 bytes) of files that others have made from the real weights.
 PUBLISHED = {
@@ -170,3 +170,14 @@ def test_the_memory_formula_holds_for_what_was_measured():
 
 def test_a_half_billion_parameters_below_300_mb():
     assert any(r["file_mb"] < 300 for r in footprint.read() if r["model"] == "qwen2.5-0.5b")
+
+
+@pytest.mark.parametrize(
+    ("key", "quant"),
+    [("smollm2-135m", "q8_0"), ("smollm2-360m", "q5_k_m"), ("qwen2.5-0.5b", "q4_0_all"), ("llama-3.2-1b", "q4_k_m")],
+)
+def test_the_readme_repeats_what_is_stored(key, quant):
+    row = next(r for r in footprint.read() if (r["model"], r["quant"], r["threads"]) == (key, quant, 2))
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    told = f"{row['file_mb']:.0f} MB, {row['peak_ram_mb']:,.0f} MB, {row['tokens_per_s']:.0f} tokens/s"
+    assert told in text.replace(" of memory", "")

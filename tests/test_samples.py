@@ -185,7 +185,9 @@ def test_a_profile_that_only_its_owner_asks_has_as_many_examples(tmp_path):
 def test_a_point_is_measured_once(measured, base, tmp_path):
     assert measured() == [(0, 1), (1, 1), (3, 1), (0, 2), (1, 2), (3, 2)]
     assert measured() == []
-    (tmp_path / "results" / "tiny" / "3-2.json").unlink()
+    (tmp_path / "results" / "tiny" / "1-2.json").unlink()
+    assert measured() == [] and (tmp_path / "results" / "tiny" / "1-2.json").is_file()
+    (tmp_path / "work" / "tiny" / "3-2.json").unlink()
     assert measured() == [(3, 2)]
     assert measured((0, 2), 3) == [(2, 1), (2, 2), (0, 3), (2, 3)]  # only what is new
     found = json.loads((tmp_path / "results" / "tiny" / "3-2.json").read_text(encoding="utf-8"))

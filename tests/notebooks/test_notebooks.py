@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers import footprint
 from helpers.files import read_jsonl
 from helpers.models import ROOT
 from helpers.notebook_files import BADGE, code_cells, code_sha256, load, parameters, set_parameters, tagged
@@ -155,3 +156,30 @@ def test_data_synthesis_follows_another_fact_of_another_profile(tmp_path, profil
     for kind, number in Counter(row["kind"] for row in rows).items():  # the table leaves none out
         assert re.search(rf"^{kind} +{number} ", texts, re.MULTILINE), kind
     assert re.search("^0 forms in both sets$", texts, re.MULTILINE)
+
+
+def test_model_comparison_judges_by_the_readers_own_limits(tmp_path):
+    notebook = load(FOLDER / "01_model_comparison.ipynb")
+    limits = {"MAX_MB": 900, "RAM_GB": 0, "MIN_TOKENS_PER_S": 15, "MAX_USD": 0, "LICENCE": "open", "THREADS": 1}
+    set_parameters(notebook, {"OUT": str(tmp_path / "run"), **limits})
+    run_cells(notebook)
+    check_outputs(notebook)
+    texts = "\n".join(output_texts(notebook))
+    rows = [row for row in footprint.read() if row["threads"] == 1 and row["measured"]]
+    fit = [r for r in rows if r["file_mb"] <= 900 and r["tokens_per_s"] >= 15 and "Llama" not in r["licence"]]
+    assert f"{len(fit)} of {len(rows) + 2 * len(footprint.QUANTS)} files fit" in texts and 10 < len(fit) < len(rows)
+    assert "is not an open-source licence" in texts
+    assert (tmp_path / "run" / "pocket-q8_0.gguf").stat().st_size == 7945728
+
+
+def test_stored_model_comparison_says_what_its_text_says():
+    """Numbers that the prose of notebook 01 repeats."""
+    rows = {(row["model"], row["quant"]): row for row in footprint.read() if row["threads"] == 2}
+    assert round(rows["llama-3.1-8b", "f16"]["file_mb"] / 1000) == 16
+    assert round(rows["qwen2.5-0.5b", "q4_0_all"]["file_mb"]) == 284
+    assert round(rows["qwen2.5-0.5b", "q4_0_all"]["peak_ram_mb"]) == 694
+    assert round(rows["qwen2.5-0.5b", "q4_k_m"]["file_mb"]) == 398
+    assert round(rows["smollm2-360m", "q8_0"]["file_mb"]) == 386
+    assert [round(rows["smollm2-360m", quant]["peak_ram_mb"]) for quant in ("q8_0", "q4_0")] == [549, 566]
+    one = [rows["llama-3.2-1b", quant] for quant in ("f16", "q8_0")]
+    assert 1.4 < one[1]["tokens_per_s"] / one[0]["tokens_per_s"] < 1.6 and one[1]["file_mb"] / one[0]["file_mb"] < 0.54
