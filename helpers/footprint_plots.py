@@ -107,7 +107,8 @@ def recall_examples(curves: Mapping[str, Mapping[int, Mapping]], reports: Sequen
             axes.plot([], [], marker, color=LIGHT, markeredgecolor="#333333", label=text)
         counts = sorted({count for points in curves.values() for count in points})
         axes.set_xscale("symlog", linthresh=1)
-        axes.set_xticks(counts, [str(count) for count in counts])
+        untold = any(report.samples is None for report in unknown)
+        axes.set_xticks([-0.6] * untold + counts, ["not told"] * untold + [str(count) for count in counts])
         axes.minorticks_off()
         axes.set(
             xlim=(-0.9, 1.4 * max(counts)),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import footprint
+from helpers import footprint, samples
 from helpers.files import read_jsonl
 from helpers.models import ROOT
 from helpers.notebook_files import BADGE, code_cells, code_sha256, load, parameters, set_parameters, tagged
@@ -183,3 +183,5 @@ def test_stored_model_comparison_says_what_its_text_says():
     assert [round(rows["smollm2-360m", quant]["peak_ram_mb"]) for quant in ("q8_0", "q4_0")] == [549, 566]
     one = [rows["llama-3.2-1b", quant] for quant in ("f16", "q8_0")]
     assert 1.4 < one[1]["tokens_per_s"] / one[0]["tokens_per_s"] < 1.6 and one[1]["file_mb"] / one[0]["file_mb"] < 0.54
+    recall = {count: point["recall_heldout"]["value"] for count, point in samples.read()["pocket"].items()}
+    assert [round(100 * recall[count]) for count in (1, 10, 300)] == [19, 76, 88]
