@@ -62,24 +62,22 @@ def _run(path: Path, threads: int, context: int) -> dict:
     return json.loads(done.stdout)
 
 
-def measure(model: Model, quant: str, folder: Path, repeats: int = REPEATS, threads: Iterable[int] = THREADS) -> dict:
+def measure(model: Model, quant: str, folder: Path, repeats: int = REPEATS) -> dict:
     """The result of one base and quantisation; the file is made in `folder` where it is not there yet.
 
-    Every repeat is two processes for each number of threads: in the first the file has to come from the disk, in the
-    second it is in the operating system's cache. Raises UserError where memory or disk is short.
+    Every repeat is a process for each of THREADS. The first of them has to read the file from the disk, the other finds
+    it in the operating system's cache. Raises UserError where memory or disk is short.
     """
     began = time.time()
     path = shapes.gguf(model, quant, folder)
-    runs: dict[int, list[dict]] = {count: [] for count in threads}
-    loads: dict[str, list[float]] = {"cold": [], "warm": []}
+    runs: dict[int, list[dict]] = {count: [] for count in THREADS}
     for _ in range(repeats):
-        for place, (count, found) in enumerate(runs.items()):
-            if place == 0:
-                speed.evict(path)
+        speed.evict(path)
+        for count, found in runs.items():
             found.append(_run(path, count, CONTEXT))
-            loads["warm" if place else "cold"].append(found[-1]["load_s"])
     everything = [run for found in runs.values() for run in found]
-    metrics = {f"load_{state}_s": spread(values) for state, values in loads.items() if values}
+    loaded = zip(LOADS, runs.values(), strict=True)
+    metrics = {name: spread([run["load_s"] for run in found]) for name, found in loaded}
     metrics |= {name: spread([run[name] for run in everything]) for name in ("peak_ram_mb", "runtime_mb")}
     for count, found in runs.items():
         for name in (*SPEEDS, "bare_tokens_per_s"):
