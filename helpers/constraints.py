@@ -14,6 +14,7 @@ from numbers import Real
 from helpers.errors import UserError
 from helpers.models import MODELS
 from helpers.show import Table
+from helpers.speed import NEW_TOKENS as ANSWER_TOKENS
 
 # Of a machine's memory, what a system without a desktop keeps. A container keeps less, a desktop with a browser more:
 # there, give what is free and 0.5 on top.
@@ -26,7 +27,6 @@ USD_PER_REQUEST = 0.40 / 1e6
 # https://cloud.google.com/run/docs/configuring/services/cpu: vCPUs sold, each with the least and the most GiB.
 VCPUS = {1: (0.5, 4), 2: (0.5, 8), 4: (2, 16), 6: (4, 24), 8: (4, 32)}
 GIB = (0.5, 1, 2, 4, 8, 16, 24, 32)  # sizes between may be set too, but leave little to spare
-ANSWER_TOKENS = 60
 SLACK = 1e-9  # relative: what sums of decimal fractions miss must not decide
 
 # Limit -> what to give, decimals, the sentence. "USD", as two dollar signs in a line are a formula to a notebook.

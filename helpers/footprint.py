@@ -56,7 +56,7 @@ def _run(path: Path, threads: int, context: int) -> dict:
     command = [sys.executable, "-m", "helpers.speed", str(path), str(threads), str(context)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 2:
-        raise UserError(done.stderr.strip(), None, "See what would fit with a smaller --base or --quant.")
+        raise UserError(done.stderr.strip(), None, "Or measure a smaller --base or --quant.")
     if done.returncode:
         raise RuntimeError(f"{path.name}: {done.stderr.strip().splitlines()[-1:]}")
     return json.loads(done.stdout)
@@ -144,7 +144,7 @@ def footprint(
     """
     found, files = [], cache_dir() / "footprint"
     for model in models:
-        if model.shape is None or model.parameters > LARGEST:
+        if model.parameters > LARGEST:
             fit = ", ".join(other.key for other in measured_models())
             raise UserError(f"{model.key} is not measured, its sizes are computed", "--base", f"Use one of {fit}.")
         jobs = {quant: (quant, repeats) for quant in quants}
@@ -181,18 +181,17 @@ def told(result: dict) -> str:
     )
 
 
-def memory_mb(shape: Shape, quant: str, context: int, metadata: int = 0) -> float:
-    """Peak memory in MB by formula: Python, tokenizer, file, second copies, key/value cache.
+def memory_mb(shape: Shape, quant: str, context: int) -> float:
+    """Peak memory in MB by formula: Python, tokenizer, weights, second copies, key/value cache.
 
     Without AMX, llama.cpp on x86 keeps weights of REPACKED types a second time, in the order its kernels want, and the
-    pages of the file that were read count, too. `metadata`: bytes of the file before its tensors.
+    pages of the file that were read count, too.
     """
     kinds = {name: gguf_sizes.tensor_type(name, size, shape, quant) for name, size in gguf_sizes.tensors(shape)}
     weights = gguf_sizes.tensor_bytes(shape, quant)
     twice = sum(size for name, size in weights.items() if kinds[name] in REPACKED)
     cache = gguf_sizes.kv_bytes(shape, context)
-    file = gguf_sizes.file_bytes(shape, quant, metadata)
-    return RUNTIME_MB + (TOKEN_BYTES * shape.vocabulary + file + twice + cache) / 1e6
+    return RUNTIME_MB + (TOKEN_BYTES * shape.vocabulary + sum(weights.values()) + twice + cache) / 1e6
 
 
 def memory_curves(folder: Path = RESULTS) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
@@ -250,7 +249,7 @@ def read(folder: Path = RESULTS) -> list[dict]:
                 rows.append(row)
         elif model.parameters > LARGEST and vocabulary in metadata:
             file = gguf_sizes.file_bytes(model.shape, quant, metadata[vocabulary])
-            memory = round(memory_mb(model.shape, quant, CONTEXT, metadata[vocabulary]), 1)
+            memory = round(memory_mb(model.shape, quant, CONTEXT), 1)
             rows.append(_row(model, quant, THREADS[-1], file, memory, measured=False))
     return rows
 

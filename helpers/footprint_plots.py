@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from helpers.constraints import Limits
-from helpers.plots import DARK, LIGHT, MID, _figure, _finish, _interval
+from helpers.plots import DARK, LIGHT, MID, canvas, finish, interval
 
 MARKERS = "osD^vPX"
 COLOURS = (DARK, MID, "#b5651d", "#7a4988", "#555555", "#999999", "#c2a83e")
@@ -23,7 +23,7 @@ def size_speed(rows: Sequence[Mapping], limits: Limits, path: Path | None = None
     looks = _looks(list(dict.fromkeys(row["model"] for row in rows)))
     most, least = limits.max_mb or float("inf"), limits.min_tokens_per_s or 0.0
     inside = [row for row in rows if row["file_mb"] <= most and row["tokens_per_s"] >= least]
-    with _figure(7.5, 4.6) as (figure, axes):
+    with canvas(7.5, 4.6) as (figure, axes):
         for name, look in looks.items():
             mine = sorted((row for row in rows if row["model"] == name), key=lambda row: row["file_mb"])
             axes.plot(
@@ -47,7 +47,7 @@ def size_speed(rows: Sequence[Mapping], limits: Limits, path: Path | None = None
             axes.annotate(f"{least:g} tokens/s", (axes.get_xlim()[0], least), (4, 4), textcoords="offset points")
         axes.set_title(f"{len(inside)} of {len(rows)} files keep to the limits of size and speed")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def memory_context(
@@ -62,7 +62,7 @@ def memory_context(
     """
     looks = _looks(list(curves))
     errors = [abs(curves[m][c] / mb - 1) for m, points in measured.items() for c, mb in points.items()]
-    with _figure(7.5, 4.2) as (figure, axes):
+    with canvas(7.5, 4.2) as (figure, axes):
         for name, curve in curves.items():
             look = looks[name]
             axes.plot(list(curve), list(curve.values()), color=look["color"], linewidth=1.2)
@@ -81,7 +81,7 @@ def memory_context(
         axes.minorticks_off()
         axes.set_title(f"The formula misses the measured memory by {100 * max(errors):.0f} % at most")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def recall_examples(curves: Mapping[str, Mapping[int, Mapping]], reports: Sequence, path: Path | None = None):
@@ -90,12 +90,12 @@ def recall_examples(curves: Mapping[str, Mapping[int, Mapping]], reports: Sequen
     `curves`: `helpers.samples.read`; `reports`: `helpers.samples.REPORTS`, drawn hollow and without an interval, at
     their number of samples, or at the left edge where none was told.
     """
-    with _figure(7.5, 4.2) as (figure, axes):
+    with canvas(7.5, 4.2) as (figure, axes):
         for name, look in _looks(list(curves)).items():
             points = curves[name]
             metrics = [points[count]["recall_heldout"] for count in points]
             values = [100 * metric["value"] for metric in metrics]
-            errors = list(zip(*map(_interval, metrics), strict=True))
+            errors = list(zip(*map(interval, metrics), strict=True))
             axes.errorbar(list(points), values, yerr=errors, capsize=3, label=f"{name}, measured", **look)
         unknown = [report for report in reports if report.model not in curves]
         for place, report in enumerate(unknown):
@@ -120,4 +120,4 @@ def recall_examples(curves: Mapping[str, Mapping[int, Mapping]], reports: Sequen
         name = next(iter(curves))
         axes.set_title(f"{name}: {100 * first:.0f} % with one example of a fact, {100 * last:.0f} % with {max(counts)}")
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.18))
-        return _finish(figure, path)
+        return finish(figure, path)

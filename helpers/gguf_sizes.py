@@ -14,8 +14,15 @@ from helpers.models import Shape
 
 ALIGNMENT = 32  # bytes: each tensor's data and the end of the metadata are filled up to a multiple of it
 # Quantisation -> type of an ordinary matrix.
-_USUAL = {"f16": "F16", "q8_0": "Q8_0", "q6_k": "Q6_K", "q5_k_m": "Q5_K", "q4_k_m": "Q4_K", "q4_0": "Q4_0"}
-_USUAL["q4_0_all"] = "Q4_0"
+_USUAL = {
+    "f16": "F16",
+    "q8_0": "Q8_0",
+    "q6_k": "Q6_K",
+    "q5_k_m": "Q5_K",
+    "q4_k_m": "Q4_K",
+    "q4_0": "Q4_0",
+    "q4_0_all": "Q4_0",
+}
 SIZED = tuple(_USUAL)
 # K-quants work on 256 weights of a row at a time; rows of another length get the next larger type with blocks of 32.
 _FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}

@@ -14,7 +14,6 @@ from helpers.errors import UserError
 from helpers.settings import setting
 
 ROOT = Path(__file__).resolve().parent.parent
-HUB = "https://huggingface.co/{}-Instruct/blob/main/config.json"
 LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -34,7 +33,6 @@ class Shape:
     norm_eps: float = 1e-5
     tied: bool = True  # the output layer is the embedding matrix
     rope_factor: float | None = None  # Llama 3.1 and 3.2 stretch their positions by it
-    source: str = ""  # where the numbers stand
 
     @property
     def head(self) -> int:
@@ -57,10 +55,16 @@ class Model:
     shape: Shape | None = None  # None for a folder: its own config.json says it
 
     @property
+    def source(self) -> str:
+        """Where the shape's numbers stand: the folder's or the hub's config.json."""
+        return f"{self.path}/config.json" if self.local else f"https://huggingface.co/{self.path}/blob/main/config.json"
+
+    @property
     def local(self) -> bool:
         return Path(self.path).is_dir()
 
 
+# Shape(architecture, layers, hidden, feed_forward, heads, kv_heads, vocabulary, context, rope_theta, …)
 _ENTRIES = (
     Model(
         "pocket",
@@ -68,7 +72,7 @@ _ENTRIES = (
         "Apache-2.0",
         7_344_384,
         min_ram_gb=2.0,
-        shape=Shape("llama", 8, 256, 768, 4, 2, 4096, 2048, 1e4, source="data/base/config.json"),
+        shape=Shape("llama", 8, 256, 768, 4, 2, 4096, 2048, 1e4),
     ),
     Model(
         "smollm2-135m",
@@ -76,7 +80,7 @@ _ENTRIES = (
         "Apache-2.0",
         134_515_008,
         min_ram_gb=3.0,
-        shape=Shape("llama", 30, 576, 1536, 9, 3, 49152, 8192, 1e5, source=HUB.format("HuggingFaceTB/SmolLM2-135M")),
+        shape=Shape("llama", 30, 576, 1536, 9, 3, 49152, 8192, 1e5),
     ),
     Model(
         "smollm2-360m",
@@ -84,7 +88,7 @@ _ENTRIES = (
         "Apache-2.0",
         361_821_120,
         min_ram_gb=4.0,
-        shape=Shape("llama", 32, 960, 2560, 15, 5, 49152, 8192, 1e5, source=HUB.format("HuggingFaceTB/SmolLM2-360M")),
+        shape=Shape("llama", 32, 960, 2560, 15, 5, 49152, 8192, 1e5),
     ),
     Model(
         "qwen2.5-0.5b",
@@ -92,7 +96,7 @@ _ENTRIES = (
         "Apache-2.0",
         494_032_768,
         min_ram_gb=6.0,
-        shape=Shape("qwen2", 24, 896, 4864, 14, 2, 151936, 32768, 1e6, 1e-6, source=HUB.format("Qwen/Qwen2.5-0.5B")),
+        shape=Shape("qwen2", 24, 896, 4864, 14, 2, 151936, 32768, 1e6, 1e-6),
     ),
     Model(
         "llama-3.2-1b",
@@ -102,19 +106,7 @@ _ENTRIES = (
         "llama3",
         ("<|eot_id|>", "<|eom_id|>"),
         min_ram_gb=8.0,
-        shape=Shape(
-            "llama",
-            16,
-            2048,
-            8192,
-            32,
-            8,
-            128256,
-            131072,
-            5e5,
-            rope_factor=32.0,
-            source=HUB.format("unsloth/Llama-3.2-1B"),
-        ),
+        shape=Shape("llama", 16, 2048, 8192, 32, 8, 128256, 131072, 5e5, rope_factor=32.0),
     ),
     Model(
         "llama-3.1-8b",
@@ -124,20 +116,7 @@ _ENTRIES = (
         "llama3",
         ("<|eot_id|>", "<|eom_id|>"),
         min_ram_gb=24.0,
-        shape=Shape(
-            "llama",
-            32,
-            4096,
-            14336,
-            32,
-            8,
-            128256,
-            131072,
-            5e5,
-            tied=False,
-            rope_factor=8.0,
-            source=HUB.format("unsloth/Meta-Llama-3.1-8B"),
-        ),
+        shape=Shape("llama", 32, 4096, 14336, 32, 8, 128256, 131072, 5e5, tied=False, rope_factor=8.0),
     ),
     Model(
         "qwen2.5-7b",
@@ -145,20 +124,7 @@ _ENTRIES = (
         "Apache-2.0",
         7_615_616_512,
         min_ram_gb=24.0,
-        shape=Shape(
-            "qwen2",
-            28,
-            3584,
-            18944,
-            28,
-            4,
-            152064,
-            32768,
-            1e6,
-            1e-6,
-            tied=False,
-            source=HUB.format("Qwen/Qwen2.5-7B"),
-        ),
+        shape=Shape("qwen2", 28, 3584, 18944, 28, 4, 152064, 32768, 1e6, 1e-6, tied=False),
     ),
 )
 MODELS: dict[str, Model] = {entry.key: entry for entry in _ENTRIES}

@@ -38,7 +38,8 @@ NAMES = {
 
 
 @contextlib.contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple]:
+def canvas(width: float, height: float) -> Iterator[tuple]:
+    """A figure of that size in inches and its axes, in the style of all figures; closed at the end."""
     import matplotlib
 
     with matplotlib.rc_context(_STYLE):
@@ -49,7 +50,7 @@ def _figure(width: float, height: float) -> Iterator[tuple]:
         plt.close(figure)
 
 
-def _interval(metric: Mapping) -> tuple[float, float]:
+def interval(metric: Mapping) -> tuple[float, float]:
     """Distances from the value to both ends of its interval, in per cent."""
     low, high = metric["ci95"]
     return max(0.0, 100 * (metric["value"] - low)), max(0.0, 100 * (high - metric["value"]))
@@ -61,7 +62,7 @@ def loss_curve(history: list[Mapping], path: Path | None = None):
     A batch is small and its loss jumps: a long history is drawn as means over at most 40 stretches of equal length, a
     shorter rest joins the last one.
     """
-    with _figure(6.5, 3) as (figure, axes):
+    with canvas(6.5, 3) as (figure, axes):
         size = -(-len(history) // 40)
         parts = [history[start : start + size] for start in range(0, len(history), size)]
         if len(parts) > 1 and len(parts[-1]) < size:
@@ -75,16 +76,16 @@ def loss_curve(history: list[Mapping], path: Path | None = None):
             yscale="log",
             title=f"The loss falls from {losses[0]:.2f} to {losses[-1]:.3f}",
         )
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def before_after(before: Mapping, after: Mapping, path: Path | None = None):
     """Scores of the base and of the tuned model side by side, each with its interval."""
     names = [name for name in NAMES if name in before and name in after]
-    with _figure(7.5, 0.5 * len(names) + 1.2) as (figure, axes):
+    with canvas(7.5, 0.5 * len(names) + 1.2) as (figure, axes):
         for offset, metrics, colour, label in ((0.2, before, LIGHT, "before"), (-0.2, after, MID, "after")):
             places = [len(names) - 1 - i + offset for i in range(len(names))]
-            errors = list(zip(*(_interval(metrics[n]) for n in names), strict=True))
+            errors = list(zip(*(interval(metrics[n]) for n in names), strict=True))
             axes.barh(
                 places,
                 [100 * metrics[n]["value"] for n in names],
@@ -104,15 +105,15 @@ def before_after(before: Mapping, after: Mapping, path: Path | None = None):
             title=f"Recall {100 * before['recall_base']['value']:.0f} % → {100 * after['recall_base']['value']:.0f} %",
         )
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def recall_by(groups: Mapping[str, Mapping], what: str, path: Path | None = None):
     """Recall of each group ("fact", "style" …) with its interval, the weakest below."""
     names = sorted(groups, key=lambda n: groups[n]["value"])
-    with _figure(7, 0.3 * len(names) + 1.1) as (figure, axes):
+    with canvas(7, 0.3 * len(names) + 1.1) as (figure, axes):
         values = [100 * groups[n]["value"] for n in names]
-        errors = list(zip(*(_interval(groups[n]) for n in names), strict=True))
+        errors = list(zip(*(interval(groups[n]) for n in names), strict=True))
         axes.errorbar(values, range(len(names)), xerr=errors, fmt="o", color=DARK, ecolor=MID, capsize=3)
         axes.set(
             yticks=range(len(names)),
@@ -124,7 +125,7 @@ def recall_by(groups: Mapping[str, Mapping], what: str, path: Path | None = None
             if values[0] < values[-1]
             else f"Every {what}: {values[0]:.0f} %",
         )
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def against_forms(results: Mapping[int, Mapping[str, Mapping]], path: Path | None = None):
@@ -137,11 +138,11 @@ def against_forms(results: Mapping[int, Mapping[str, Mapping]], path: Path | Non
         "known people, forms held out": (MID, "^", "known by heart"),
     }
     counts = sorted(results)
-    with _figure(6.5, 3.6) as (figure, axes):
+    with canvas(6.5, 3.6) as (figure, axes):
         for name, (colour, marker, label) in names.items():
             metrics = [results[count][name] for count in counts]
             values = [100 * metric["value"] for metric in metrics]
-            errors = list(zip(*map(_interval, metrics), strict=True))
+            errors = list(zip(*map(interval, metrics), strict=True))
             axes.errorbar(counts, values, yerr=errors, color=colour, marker=marker, capsize=3, label=label)
         axes.set(xscale="log", xlabel="question forms an attribute in the corpus", ylabel="right answers in per cent")
         axes.set_xticks(counts, [str(count) for count in counts])
@@ -150,13 +151,13 @@ def against_forms(results: Mapping[int, Mapping[str, Mapping]], path: Path | Non
         read, heart = (f"{least:.0f} to {most:.0f} %" for least, most in ends)
         axes.set_title(f"{counts[0]} to {counts[-1]} forms: {read} read, {heart} by heart")
         axes.legend(loc="best")
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
 def sizes(files: Mapping[str, float], path: Path | None = None):
     """File sizes in MB (10^6 bytes)."""
     names = sorted(files, key=files.get, reverse=True)
-    with _figure(6, 0.4 * len(names) + 1) as (figure, axes):
+    with canvas(6, 0.4 * len(names) + 1) as (figure, axes):
         bars = axes.barh(range(len(names)), [files[n] for n in names], color=MID, edgecolor="#333333", linewidth=0.5)
         axes.bar_label(bars, [f"{files[n]:.1f} MB" for n in names], padding=4)
         axes.set(
@@ -167,10 +168,10 @@ def sizes(files: Mapping[str, float], path: Path | None = None):
             title=f"The smallest file has {min(files.values()):.1f} MB",
         )
         axes.invert_yaxis()
-        return _finish(figure, path)
+        return finish(figure, path)
 
 
-def _finish(figure, path: Path | None):
+def finish(figure, path: Path | None):
     """Save the figure (atomically) where a path is given, and return it for a notebook to show."""
     if path is not None:
         import io

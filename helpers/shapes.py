@@ -19,7 +19,7 @@ from helpers.toolchain import converter_dir
 # GPT-2's tokens stand in, cut or filled up: both are byte-level BPE, whose tokens take about as many bytes.
 VOCABULARIES = {128256: "llama-bpe", 151936: "qwen2", 152064: "qwen2"}
 MARKS = ("<|im_start|>", "<|im_end|>")
-EXTRA_BYTES = 20_000_000  # room on the disk beside the weights: a tokenizer and what is half written
+EXTRA_BYTES = 20_000_000  # room beside the weights: a tokenizer and what is half written
 
 
 def config(shape: Shape):
@@ -101,7 +101,8 @@ def _check_room(model: Model, folder: Path) -> None:
     needs = {"memory": (weights * 3 // 2, free_memory()), "disk": (weights * 2, shutil.disk_usage(folder).free)}
     for what, (need, free) in needs.items():
         if need + EXTRA_BYTES > free:
-            fit = [m.key for m in MODELS.values() if m.parameters * need // model.parameters + EXTRA_BYTES <= free]
+            each = sorted(MODELS.values(), key=lambda other: other.parameters)
+            fit = [m.key for m in each if m.parameters * need // model.parameters + EXTRA_BYTES <= free]
             raise UserError(
                 f"{model.key} needs {need / 1e9:.1f} GB of {what} to be built, {free / 1e9:.1f} GB are free",
                 "--base",

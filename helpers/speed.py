@@ -32,7 +32,7 @@ def evict(path: Path | str) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def measure(path: Path | str, threads: int, context: int = 2048) -> dict[str, float]:
+def measure(path: Path | str, threads: int, context: int) -> dict[str, float]:
     """Load the file and use it as a chat would. Random tokens: a speed does not depend on what is said.
 
     Returns load_s (from opening the file to the first token computed, by when all weights have been read),

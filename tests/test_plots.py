@@ -170,7 +170,7 @@ def test_bars_and_intervals_are_the_numbers():
     for place, label in after.items():
         name = next(key for key, text in plots.NAMES.items() if label.startswith(text))
         assert widths[place] == pytest.approx(100 * METRICS[name]["value"]) and f"(n={METRICS[name]['n']})" in label
-    low, high = plots._interval(metric(0, 10)), plots._interval(metric(10, 10))
+    low, high = plots.interval(metric(0, 10)), plots.interval(metric(10, 10))
     assert low[0] == 0 and low[1] == pytest.approx(27.75, abs=0.1) and high == pytest.approx((27.75, 0), abs=0.1)
     bars = plots.sizes(SIZES).axes[0].patches
     assert [bar.get_width() for bar in bars] == sorted(SIZES.values(), reverse=True)

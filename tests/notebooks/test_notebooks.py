@@ -183,5 +183,7 @@ def test_stored_model_comparison_says_what_its_text_says():
     assert [round(rows["smollm2-360m", quant]["peak_ram_mb"]) for quant in ("q8_0", "q4_0")] == [549, 566]
     one = [rows["llama-3.2-1b", quant] for quant in ("f16", "q8_0")]
     assert 1.4 < one[1]["tokens_per_s"] / one[0]["tokens_per_s"] < 1.6 and one[1]["file_mb"] / one[0]["file_mb"] < 0.54
+    rows = [json.loads(path.read_text())["settings"] for path in samples.RESULTS.glob("pocket/*.json")]
+    assert {settings["rows"] // 100 for settings in rows if settings["count"]} == {113} and len(rows) == 21
     recall = {count: point["recall_heldout"]["value"] for count, point in samples.read()["pocket"].items()}
     assert [round(100 * recall[count]) for count in (1, 10, 300)] == [19, 76, 88]
