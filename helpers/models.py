@@ -55,16 +55,12 @@ class Model:
     shape: Shape | None = None  # None for a folder: its own config.json says it
 
     @property
-    def source(self) -> str:
-        """Where the shape's numbers stand: the folder's or the hub's config.json."""
-        return f"{self.path}/config.json" if self.local else f"https://huggingface.co/{self.path}/blob/main/config.json"
-
-    @property
     def local(self) -> bool:
         return Path(self.path).is_dir()
 
 
-# Shape(architecture, layers, hidden, feed_forward, heads, kv_heads, vocabulary, context, rope_theta, …)
+# Shape(architecture, layers, hidden, feed_forward, heads, kv_heads, vocabulary, context, rope_theta, …): what the
+# config.json of the folder, or of the repository on the hub, says.
 _ENTRIES = (
     Model(
         "pocket",

@@ -111,7 +111,7 @@ def test_an_entry_is_complete_and_its_parameters_are_those_of_the_architecture(k
     from transformers import AutoModelForCausalLM
 
     model = MODELS[key]
-    assert model.source.endswith("/config.json") and model.template in ("chatml", "llama3")
+    assert model.template in ("chatml", "llama3")
     with torch.device("meta"):
         network = AutoModelForCausalLM.from_config(config(model.shape))
     assert network.num_parameters() == model.parameters
@@ -128,7 +128,7 @@ def test_an_entry_is_complete_and_its_parameters_are_those_of_the_architecture(k
 
 def test_the_shipped_base_has_the_shape_of_its_entry():
     shape = MODELS[DEFAULT].shape
-    told = json.loads(Path(MODELS[DEFAULT].source).read_text())
+    told = json.loads(Path(MODELS[DEFAULT].path, "config.json").read_text())
     names = {
         "layers": "num_hidden_layers",
         "hidden": "hidden_size",

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
+from helpers.models import ROOT
 from helpers.pretraining import corpus as corpora
 from helpers.pretraining import train
 from helpers.pretraining.corpus import Corpus, known_people, stranger
@@ -157,6 +158,18 @@ def test_no_held_out_form_in_20000_chats(monkeypatch):
     }
     assert len(held_out) > 400 and not used & held_out
     assert len(used & seen) > 0.9 * len(seen)  # so the check above has looked at real chats
+
+
+def test_a_short_run_was_the_start_of_a_long_one():
+    folder = ROOT / "data" / "results" / "pretraining"
+    short = {e["tokens"]: e["loss"] for e in json.loads((folder / "start" / "2M.json").read_text())["history"]}
+    long = [float(loss) for loss in re.findall(r"loss ([\d.]+)", (folder / "start" / "22M.txt").read_text())]
+    table = re.findall(r"\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", (folder / "README.md").read_text())
+    rows = [(int(tokens.replace(",", "")), float(one), float(two)) for tokens, one, two in table]
+    assert rows == [(n, loss, other) for (n, loss), other in zip(short.items(), long, strict=True)][:3]
+    assert all(abs(one / two - 1) < 0.001 for _, one, two in rows)
+    # From 60 % of its tokens on the short run's rate falls, and its loss falls faster than the long one's.
+    assert short[1616512] < long[3]
 
 
 def test_fewer_forms_are_a_part_of_all_and_change_nothing_else(monkeypatch):
