@@ -92,14 +92,14 @@ def check(attribute: Attribute) -> list[Finding]:
 
 
 def check_lexicon(attribute: Attribute) -> list[Finding]:
-    """What is wrong with an attribute's phrases in `_lexicon.yaml`: their grammar, a held-out form as their twin."""
-    phrases = phrasings.extra("lexicon")["nouns"].get(attribute.id, [])
-    found = [Finding(attribute.id, "reads wrong", flaw) for noun in phrases for flaw in flaws(f"Tell me {noun}.")]
-    trained = [text for noun in phrases for text in phrasings.framed(noun)]
+    """What is wrong with an attribute's part of `_lexicon.yaml`: the grammar, a held-out form as a twin."""
+    lexicon = phrasings.extra("lexicon")
+    phrases, questions = (lexicon[part].get(attribute.id, []) for part in ("nouns", "questions"))
+    read = [*(f"Tell me {noun}." for noun in phrases), *questions]
+    found = [Finding(attribute.id, "reads wrong", flaw) for text in read for flaw in flaws(text)]
+    trained = [*(text for noun in phrases for text in phrasings.framed(noun)), *questions]
     for one, other in twins(attribute.questions("heldout"), trained):
-        found.append(
-            Finding(attribute.id, "held out, yet nearly a phrase of the lexicon in a frame", f"{one} ~ {other}")
-        )
+        found.append(Finding(attribute.id, "held out, yet nearly in the lexicon", f"{one} ~ {other}"))
     return found
 
 

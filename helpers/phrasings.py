@@ -245,6 +245,13 @@ def extra(name: str) -> dict:
     return load_yaml(BANK / f"_{name}.yaml")
 
 
+def with_lexicon(attribute: Attribute) -> Attribute:
+    """`attribute` with the phrases and the further question forms that only a base reads (`_lexicon.yaml`)."""
+    lexicon = extra("lexicon")
+    forms = tuple(Form(f"{attribute.id}/{text}", text, "base") for text in lexicon["questions"].get(attribute.id, ()))
+    return replace(attribute, lexicon=tuple(lexicon["nouns"].get(attribute.id, ())), forms=(*attribute.forms, *forms))
+
+
 def unknown_split(key: str) -> str:
     """The split of an attribute that is never told (`_unknown.yaml`): about a quarter is held out from everything."""
     bucket = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 4

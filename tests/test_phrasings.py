@@ -25,21 +25,23 @@ def test_the_checker_finds_no_fault(attribute):
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_the_lexicon_reads_well_and_holds_no_twin_of_a_held_out_form(attribute):
-    phrases = phrasings.extra("lexicon")["nouns"][attribute]
+    phrases, questions = (phrasings.extra("lexicon")[part][attribute] for part in ("nouns", "questions"))
     assert check_lexicon(phrasings.bank()[attribute]) == []
     assert len(phrases) >= 80 and len(set(phrases)) == len(phrases)
+    assert len(questions) >= 80 and len(set(questions)) == len(questions)
 
 
 def test_a_twin_in_the_lexicon_is_a_fault(monkeypatch):
     attribute = phrasings.bank()["pet.name"]
     held_out = phrasings.Form("pet.name/1", "What is the label on [my|{name}'s] {species}?", "heldout")
     spoilt = dataclasses.replace(attribute, forms=(held_out,))
-    phrases = {"pet.name": ["the label on [my|{name}'s] {species}", "[my|{name}'s's] pet"]}
-    monkeypatch.setattr(phrasings, "extra", lambda name: {"nouns": phrases} if name == "lexicon" else None)
-    assert {finding.what for finding in check_lexicon(spoilt)} == {
-        "reads wrong",
-        "held out, yet nearly a phrase of the lexicon in a frame",
-    }
+    for phrase, question in (
+        ("the label on [my|{name}'s] {species}", "[Am I|Are {name}] a dog person?"),
+        ("[my|{name}'s's] pet", "What is on the label of [my|{name}'s] {species}?"),
+    ):
+        lexicon = {"nouns": {"pet.name": [phrase]}, "questions": {"pet.name": [question]}}
+        monkeypatch.setattr(phrasings, "extra", lambda name, made=lexicon: made if name == "lexicon" else None)
+        assert {f.what for f in check_lexicon(spoilt)} == {"reads wrong", "held out, yet nearly in the lexicon"}
 
 
 def test_what_the_lexicon_says_is_never_told_is_no_fact_and_nothing_held_out():
