@@ -19,8 +19,8 @@ from helpers.text import folded
 from helpers.writer import Writer
 
 CONTRAST = {
-    "untold": 600,
-    "never": 2000,
+    "untold": 700,
+    "never": 3200,
     "stranger": 1800,
     "relation": 240,
     "base": 600,  # all that the shipped base says about itself

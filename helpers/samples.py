@@ -102,7 +102,7 @@ def measure(
     UserError for a wrong base or profile.
     """
     base, profile = resolve(base_key), load_profile(profile_path)
-    once = TrainSettings(epochs=1)  # every row: of its own accord a large base would be trained on a third of them
+    once = TrainSettings(epochs=1)  # every row: of its own accord a large base would be trained on a quarter of them
     training = dataclasses.asdict(suited(once, engines.size_of(base)))
     shared = {"profile": Path(profile_path).stem, "sights": SIGHTS, "base": _fingerprint(base)}
     shared["training"] = {key: value for key, value in training.items() if key != "seed"}

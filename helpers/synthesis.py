@@ -14,9 +14,9 @@ from helpers.phrasings import Form, fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
-# Question forms per fact and perspective in a training set, about half of those that the bank lets it see: a model is
-# trained on each of many once and not on a few of them again and again.
-FORMS = 100
+# Question forms per fact and perspective in a training set, three in four of those that the bank lets it see: a model
+# is trained on each of many once and not on a few of them again and again.
+FORMS = 160
 BY_NAME = 0.4  # share of the forms for "my dog" that say its name instead
 
 

@@ -36,7 +36,7 @@ class TrainSettings:
     layers: int | None = None  # LoRA on so many of the uppermost layers; None: see suited
     strength: float | None = None  # what the trained change is multiplied by in the end; None: see suited
     turns: int = 6  # questions that share one system prompt, see packing
-    batch_size: int = 6  # chats a step
+    batch_size: int | None = None  # chats a step; None: see suited
     quantized: bool = False  # QLoRA: the base in 4 bits (NF4)
     max_length: int = 512  # tokens a chat
     seed: int = 1
@@ -51,17 +51,18 @@ def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
 
     Smaller bases take larger steps, and the smallest take larger ones for the B matrices, which begin at nothing, than
     for the A (LoRA+, Hayou et al. 2024, arXiv 2402.12354). In the end they are led part of the way back to what they
-    were, so that they forget less (Wortsman et al. 2021, arXiv 2109.01903). An epoch holds some two hundred questions
-    per fact. A small base needs all of them; a large one stores a fact after fewer sights: a third of an epoch, until
+    were, so that they forget less (Wortsman et al. 2021, arXiv 2109.01903). An epoch holds some three hundred questions
+    per fact. A small base needs all of them; a large one stores a fact after fewer sights: a quarter of an epoch, until
     measurements say otherwise. Of a small base only the six uppermost layers are trained: nothing flows back below
-    them, which saves time.
+    them, which saves time; so do its larger batches, for which a large base would need more memory.
     """
     small = parameters < 50e6
     chosen = {
         "learning_rate": 5e-4 if parameters < 600e6 else 2e-4,
         "plus": 8 if small else 1,
-        "epochs": 1 if small else 1 / 3,
+        "epochs": 1 if small else 1 / 4,
         "layers": 6 if small else None,
+        "batch_size": 8 if small else 6,
         "strength": 0.92 if small else 1,
     }
     return dataclasses.replace(settings, **{name: getattr(settings, name) or value for name, value in chosen.items()})

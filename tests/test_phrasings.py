@@ -36,7 +36,7 @@ def test_a_twin_in_the_lexicon_is_a_fault(monkeypatch):
     held_out = phrasings.Form("pet.name/1", "What is the label on [my|{name}'s] {species}?", "heldout")
     spoilt = dataclasses.replace(attribute, forms=(held_out,))
     for phrase, question in (
-        ("the label on [my|{name}'s] {species}", "[Am I|Are {name}] a dog person?"),
+        ("the label on [my|{name}'s] {species}", "Whose pet [do I|do {name}] feed?"),
         ("[my|{name}'s's] pet", "What is on the label of [my|{name}'s] {species}?"),
     ):
         lexicon = {"nouns": {"pet.name": [phrase]}, "questions": {"pet.name": [question]}}
