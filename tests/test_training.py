@@ -334,8 +334,8 @@ def test_learning_rate_and_epochs_go_down_with_size_unless_they_are_given():
     assert rates[0] == rates[1] > rates[2] > 0
     assert epochs == sorted(epochs, reverse=True) and epochs[0] > epochs[1] > 0
     assert [(one.plus > 1, one.strength < 1) for one in chosen] == [(True, True), (False, False), (False, False)]
-    assert [one.layers for one in chosen] == [6, None, None]
-    given = TrainSettings(learning_rate=1e-5, plus=2, epochs=7, strength=0.5, layers=3)
+    assert [(one.layers, one.batch_size) for one in chosen] == [(6, 8), (None, 6), (None, 6)]
+    given = TrainSettings(learning_rate=1e-5, plus=2, epochs=7, strength=0.5, layers=3, batch_size=2)
     assert [suited(given, size) for size in (6e6, 8e9)] == [given, given]
 
 
