@@ -136,7 +136,7 @@ def test_a_pet_is_asked_for_by_its_name_where_that_is_known_and_by_no_other():
     assert len(answers["other"]) >= 5 and not any(answers["other"])
 
 
-def test_no_held_out_form_in_20000_chats(monkeypatch):
+def test_no_held_out_form_in_25000_chats(monkeypatch):
     used: set[str] = set()
 
     def fill(text, *args, **kwargs):
@@ -145,7 +145,7 @@ def test_no_held_out_form_in_20000_chats(monkeypatch):
 
     monkeypatch.setattr(corpora, "fill", fill)
     corpus = Corpus()
-    for number in range(20_000):
+    for number in range(25_000):
         corpus.chat(number)
     forms = [form for attribute in phrasings.bank().values() for form in attribute.forms]
     seen = {form.text for form in forms if form.split != "heldout"}
