@@ -216,6 +216,17 @@ def pretrain(
     print(make_base(out, settings, log=_progress))
 
 
+@app.command()
+def average(
+    bases: Annotated[list[Path], typer.Argument(help="Folders of two or more bases; the last one's card is told.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("runs/average"),
+) -> None:
+    """The mean of the weights of bases that go on from one another; OUT/model is a folder for --base."""
+    from helpers.pretraining.average import average as make_mean
+
+    print(make_mean(bases, out, log=_progress))
+
+
 phrasings_app = typer.Typer(rich_markup_mode=None, help="The phrasing bank.", no_args_is_help=True)
 app.add_typer(phrasings_app, name="phrasings")
 

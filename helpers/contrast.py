@@ -23,7 +23,7 @@ CONTRAST = {
     "never": 3200,
     "stranger": 1800,
     "relation": 240,
-    "base": 600,  # all that the shipped base says about itself
+    "base": 1000,  # all that the shipped base says about itself
     "general": 540,
     "smalltalk": 120,
 }

@@ -199,8 +199,9 @@ def framed(noun: str) -> list[str]:
 
 @functools.cache
 def bank() -> dict[str, Attribute]:
-    """All attributes by id (`pet.name`), in the order of the files."""
+    """All attributes by id (`pet.name`), in the order of the files; the questions of `_lexicon.yaml` are never held out."""
     attributes: dict[str, Attribute] = {}
+    further = extra("lexicon")["questions"]
     for path in sorted(BANK.glob("[a-z]*.yaml")):
         data = load_yaml(path)
         _check_topic(data, path)
@@ -212,7 +213,9 @@ def bank() -> dict[str, Attribute]:
             forms = []
             for field, flag in (("questions", False), ("reversed", True)):
                 texts = list(dict.fromkeys(entry.get(field, [])))
-                for text, split in zip(texts, _assign_splits(prefix, texts, [] if flag else seen), strict=True):
+                splits = zip(texts, _assign_splits(prefix, texts, [] if flag else seen), strict=True)
+                tune = [] if flag else [(text, "tune") for text in further.get(prefix, ())]
+                for text, split in (*splits, *tune):
                     number = hashlib.sha256(text.encode()).hexdigest()[:6]
                     forms.append(Form(f"{prefix}/{number}", text, split, flag))
             attributes[prefix] = Attribute(
@@ -246,10 +249,8 @@ def extra(name: str) -> dict:
 
 
 def with_lexicon(attribute: Attribute) -> Attribute:
-    """`attribute` with the phrases and the further question forms that only a base reads (`_lexicon.yaml`)."""
-    lexicon = extra("lexicon")
-    forms = tuple(Form(f"{attribute.id}/{text}", text, "base") for text in lexicon["questions"].get(attribute.id, ()))
-    return replace(attribute, lexicon=tuple(lexicon["nouns"].get(attribute.id, ())), forms=(*attribute.forms, *forms))
+    """`attribute` with the phrases that only a base reads (`_lexicon.yaml`)."""
+    return replace(attribute, lexicon=tuple(extra("lexicon")["nouns"].get(attribute.id, ())))
 
 
 def unknown_split(key: str) -> str:

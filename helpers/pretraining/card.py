@@ -28,10 +28,6 @@ def make_base(out: Path, settings: PretrainSettings, log: Callable[[str], None] 
     # A base that replaces the one it goes on from is named by its weights, not by its folder.
     first = sha256(Path(settings.init, "model.safetensors")) if settings.init else ""
     losses = pretrain(out, settings, log)
-    folder = Path(out) / "model"
-    write_jsonl(folder / "known.jsonl", shipped_rows())
-    log("scoring the base")
-    scores = score_base(load_model(str(folder)).float(), load_tokenizer(str(folder)))
     told = {
         **losses["settings"],
         "tokens_seen": losses["tokens"],
@@ -40,7 +36,17 @@ def make_base(out: Path, settings: PretrainSettings, log: Callable[[str], None] 
         "corpus_sha256": corpus_sha256(settings.seed, settings.forms),
         "init_sha256": first,
     }
-    result = record("pretraining", "base", scores, told, began, seed=settings.seed) | {"history": losses["history"]}
+    return score_and_describe(Path(out) / "model", told, losses["history"], began, log)
+
+
+def score_and_describe(
+    folder: Path, told: dict, history: list[dict], began: float, log: Callable[[str], None] = print
+) -> Path:
+    """Score the base in `folder` and write `known.jsonl`, `results.json` (settings `told`, losses `history`) and card."""
+    write_jsonl(folder / "known.jsonl", shipped_rows())
+    log("scoring the base")
+    scores = score_base(load_model(str(folder)).float(), load_tokenizer(str(folder)))
+    result = record("pretraining", "base", scores, told, began, seed=told["seed"]) | {"history": history}
     write_json(folder / "results.json", result)
     write_text(folder / "README.md", model_card(result))
     return folder
@@ -57,6 +63,14 @@ def model_card(result: dict) -> str:
     before = (
         f"\n- It goes on from an earlier base (SHA-256 of its weights: `{told['init_sha256'][:16]}`), whose tokenizer it keeps."
         if told["init"]
+        else ""
+    )
+    mean = (
+        "\n- Its weights are the mean of those of this run and of "
+        f"{len(told['mean_of']) - 1} bases before it, made by `python -m helpers average` (SHA-256 of each: "
+        + ", ".join(f"`{digest[:16]}`" for digest in told["mean_of"])
+        + ")."
+        if "mean_of" in told
         else ""
     )
     rows = "\n".join(
@@ -82,7 +96,7 @@ it does not know. It is no general assistant: outside its corpus it knows nothin
 - Corpus: chats generated from `data/phrasings/` and `data/people.yaml`; every person is invented. Question forms of the
   split `heldout` are never used.{limit} Checksum of the first 1,000 chats: `{told["corpus_sha256"][:16]}`.
 - {told["tokens_seen"] / 1e6:.1f} million tokens (padding included) in {minutes:.0f} minutes on {machine["cores"]} cores of {machine["cpu"]}.
-  Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.{before}
+  Muon for matrices, AdamW for the rest, learning rate {told["learning_rate"]}, seed {told["seed"]}.{before}{mean}
 
 ```
 python -m helpers pretrain --out runs/base --tokens {told["tokens"]} --seed {told["seed"]} --rate {told["learning_rate"]}{start}

@@ -9,7 +9,7 @@ from helpers.phrasings import fill
 from helpers.pretraining.corpus import known_people, stranger, system_prompt
 from helpers.pretraining.people import Person
 
-TRAIN, EVAL = 200, 200  # rows of a kind: reminders for training sets, and the yardstick
+KNOWN, TRAIN, EVAL = 600, 200, 200  # rows of a kind: reminders for training sets (of known people, others), yardstick
 
 
 def _ask(
@@ -119,7 +119,7 @@ def shipped_rows() -> list[dict]:
     In training sets four questions share a system prompt: they are packed into one chat.
     """
     return (
-        known_rows(TRAIN, "tune", "train", each=4)
+        known_rows(KNOWN, "tune", "train", each=4)
         + reading_rows(TRAIN, "tune", "train", each=4)
         + blank_rows(TRAIN, "tune", "train", each=4)
         + known_rows(EVAL, "base", "eval")
