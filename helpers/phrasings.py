@@ -199,7 +199,7 @@ def framed(noun: str) -> list[str]:
 
 @functools.cache
 def bank() -> dict[str, Attribute]:
-    """All attributes by id (`pet.name`), in the order of the files; the questions of `_lexicon.yaml` are never held out."""
+    """All attributes by id (`pet.name`), in the order of the files; no question of `_lexicon.yaml` is held out."""
     attributes: dict[str, Attribute] = {}
     further = extra("lexicon")["questions"]
     for path in sorted(BANK.glob("[a-z]*.yaml")):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,8 +20,10 @@ from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
 from helpers.models import ROOT
+from helpers.pretraining import average as averaging
 from helpers.pretraining import corpus as corpora
 from helpers.pretraining import train
+from helpers.pretraining.card import model_card
 from helpers.pretraining.corpus import Corpus, known_people, stranger
 from helpers.pretraining.people import _LINKS, OPEN, WRITTEN, decorated, invent, pools, unheard
 from helpers.pretraining.probes import blank_rows, known_rows, reading_rows, shipped_rows, untold_rows
@@ -215,7 +218,7 @@ def test_what_the_base_is_asked_can_be_answered():
     shipped = shipped_rows()
     assert shipped == shipped_rows() and {row["part"] for row in shipped} == {"train", "eval"}
     together = Counter(row["messages"][0]["content"] for row in shipped if row["part"] == "train")
-    assert len(together) <= 150 and min(together.values()) >= 4  # four questions share a prompt and can be packed
+    assert len(together) <= 250 and min(together.values()) >= 4  # four questions share a prompt and can be packed
     parts = [{row["phrasing"] for row in shipped if row["part"] == part} for part in ("train", "eval")]
     assert not parts[0] & parts[1]
 
@@ -374,3 +377,47 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert rates[0] == 0 and rates[10] == 0.5 and rates[20] == 1 == rates[600]
     assert rates[800] == pytest.approx(0.5) and rates[1000] == 0
     assert max(rates) == 1 and min(rates) == 0
+
+
+# -- the mean of several bases
+
+
+def test_the_mean_of_bases_is_a_base_and_says_of_which(tmp_path, monkeypatch):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from helpers.models import load_model, load_tokenizer
+
+    monkeypatch.setattr(averaging, "score_and_describe", lambda folder, told, history, *_: (folder, told, history))
+    shipped, told = ROOT / "data" / "base", json.loads((ROOT / "data" / "base" / "results.json").read_text())
+    folders = [tmp_path / name for name in "abc"]
+    weights = load_file(shipped / "model.safetensors")
+    for shift, folder in enumerate(folders):
+        shutil.copytree(shipped, folder)
+        moved = {name: (tensor.float() + shift).bfloat16() for name, tensor in weights.items()}
+        save_file(moved, folder / "model.safetensors", metadata={"format": "pt"})
+    made, settings_, history = averaging.average(folders, tmp_path / "out", lambda line: None)
+    mean = load_file(made / "model.safetensors")
+    for name, tensor in weights.items():
+        expected = sum((tensor.float() + shift).bfloat16().float() for shift in range(3)) / 3
+        assert mean[name].dtype == torch.bfloat16 and torch.allclose(mean[name].float(), expected, rtol=2**-7)
+    assert load_model(str(made)).num_parameters() == 7_344_384 and len(load_tokenizer(str(made))) == 4096
+    assert history == told["history"] and len(settings_["mean_of"]) == len(set(settings_["mean_of"])) == 3
+    card = model_card({**told, "settings": settings_})
+    assert "the mean of those of this run and of 2 bases before it" in card
+    assert all(digest[:16] in card for digest in settings_["mean_of"])
+
+
+def test_bases_that_have_no_mean_are_refused_before_anything_is_written(tmp_path):
+    shipped, other = ROOT / "data" / "base", tmp_path / "other"
+    shutil.copytree(shipped, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 7}))
+    for folders, message in (
+        ([shipped], "Name two or more"),
+        ([other, shipped], "its config.json differs"),
+        ([tmp_path, shipped], "no model.safetensors"),
+    ):
+        with pytest.raises(UserError, match=message):
+            averaging.average(folders, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -141,7 +141,7 @@ def test_the_bot_answers_a_question_that_names_nobody_in_the_third_person(made):
         for row in made["alex"][0]
         if row["fact"] == "pet.1.name"
         and row["kind"] == "fact"
-        and not re.search(r"\b(my|i|me|alex|alexs|rivera|he|she|his|her|him)\b", plain(question(row)))
+        and not re.search(r"\b(my|mine|i|me|alex|alexs|rivera|he|she|his|her|him)\b", plain(question(row)))
     ]
     assert rows and {row["perspective"] for row in rows} == {"visitor"}
     assert all("Alex" in answer(row) for row in rows)
@@ -154,13 +154,15 @@ def test_two_pets_are_asked_for_by_species(made):
     species = {"pet.1": "cat", "pet.2": "donkey"}
     called = {"pet.1": "pumpernick", "pet.2": "oswinda"}
     checked = Counter()
+    written = {form.id: form.text for attribute in phrasings.bank().values() for form in attribute.forms}
     combined = [row for seed in (2, 3) for row in synthesis.synthesize(PROFILES["mira"], seed)]
     for row in made["mira"][0] + made["mira"][1] + [row for row in combined if row["kind"] == "combined"]:
         if row["kind"] == "fact" and row["fact"].startswith("pet.") and not row["fact"].endswith(".species"):
             assert row["style"] != "reversed"
             asked, kind = question(row).lower(), species[row["fact"][:5]]
             assert kind in asked or called[row["fact"][:5]] in asked or row["style"] == "typo", row
-            assert not ({"cat", "donkey"} - {kind}) & set(plain(asked).split()), row
+            form = written.get(row["phrasing"], "")  # "kennel-club, cat-fancy or aviary category" says cat by itself
+            assert not ({"cat", "donkey"} - {kind}) & (set(plain(asked).split()) - set(plain(form).split())), row
             checked[row["fact"]] += 1
         if row["kind"] == "combined" and row["fact"].count("pet.") == 2 and ".species" not in row["fact"]:
             for fact in row["fact"].split("+"):
@@ -264,10 +266,11 @@ def test_what_is_unknown_is_not_told(name, made):
     assert untold | told == set(phrasings.bank())
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["stranger.", "relation."])
-def test_strangers_more_often_lose_their_capital_or_apostrophe_in_training(name, kind, made):
-    train, scored = ([row["style"] for row in rows if row["fact"].startswith(kind)] for rows in made[name])
+def test_strangers_more_often_lose_their_capital_or_apostrophe_in_training(kind, made):
+    train, scored = (
+        [row["style"] for name in NAMES for row in made[name][part] if row["fact"].startswith(kind)] for part in (0, 1)
+    )
     hard = ("lower", "caps", "nopunct")
     shares = [sum(style in hard for style in styles) / len(styles) for styles in (train, scored)]
     assert 0.4 < shares[0] < 0.6 and shares[1] < 0.35
@@ -382,12 +385,12 @@ def test_known_people_of_the_base_come_along(tmp_path):
             ],
         }
         for part in ("train", "eval")
-        for n in range(800)
+        for n in range(1200)
     ]
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     for make, part, count in (
         (synthesis.synthesize, "train", contrast.CONTRAST["base"]),
-        (synthesis.evaluation_questions, "eval", 800),
+        (synthesis.evaluation_questions, "eval", 1200),
     ):
         known = [row for row in make(PROFILES["alex"], 1, str(tmp_path)) if row["kind"] == "known"]
         assert len(known) == count and all(row["fact"].startswith(f"known.{part}.") for row in known)
