@@ -12,7 +12,6 @@ from pathlib import Path
 
 from helpers import phrasings
 from helpers.files import read_jsonl
-from helpers.noise import restyle
 from helpers.phrasings import Attribute, fill
 from helpers.pretraining.people import alike, blended, pools
 from helpers.text import folded
@@ -116,7 +115,7 @@ def _abstain(
 ) -> dict:
     """A row that asks for an attribute that the profile does not hold."""
     name = writer.named(perspective)
-    question = restyle(fill(text, perspective, name, slots=slots), style, writer.rng, phrasings.wrappers(), name)
+    question = writer.restyled(fill(text, perspective, name, slots=slots), style, split, name)
     answer = fill(attribute.unknown[0], perspective, writer.first, slots=slots)
     return writer.row(question, answer, f"untold.{attribute.id}", phrasing, "unknown", (), style, split, perspective)
 
@@ -146,7 +145,7 @@ def _stranger_row(writer: Writer, names: list[str], split: str, about: list[Attr
     question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
     answer = texts["stranger_answers"][0].replace("{stranger}", name)
     return writer.row(
-        restyle(question, style, rng, phrasings.wrappers(), name),
+        writer.restyled(question, style, split, name),
         answer,
         f"stranger.{attribute.id}",
         form.id,
@@ -174,7 +173,7 @@ def _relation_row(
     style = _stranger_style(writer, split)
     question = fill(form.text, "visitor", name, slots={"species": rng.choice(("dog", "cat", "pet"))})
     return writer.row(
-        restyle(question, style, rng, phrasings.wrappers(), name),
+        writer.restyled(question, style, split, name),
         answer[:1].upper() + answer[1:],
         f"relation.{attribute.id}",
         form.id,
@@ -227,7 +226,7 @@ def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
         if not personal and "visitor" in writer.profile.perspectives:
             perspective = "visitor"
         style, name = writer.style(), writer.named(perspective)
-        question = restyle(fill(text, perspective, name), style, rng, phrasings.wrappers(), name)
+        question = writer.restyled(fill(text, perspective, name), style, split, name)
         rows.append(
             writer.row(
                 question,

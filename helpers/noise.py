@@ -115,7 +115,7 @@ def restyle(text: str, style: str, rng: random.Random, frames: dict[str, list[st
         if rng.random() < 0.5:
             before = rng.choice(frames["before"])
             named = _bare(text.split(" ")[0]) in map(_bare, protect.split())
-            keep = named or text.startswith(("I ", "I'")) or before.rstrip().endswith((".", "!"))
+            keep = named or text.startswith(("I ", "I'")) or before.rstrip().endswith((".", "!", "?"))
             return before + (text if keep else text[:1].lower() + text[1:])
         return text + rng.choice(frames["after"])
     return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import random
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -190,6 +191,18 @@ def _assign_splits(prefix: str, texts: list[str], seen: list[str]) -> list[str]:
 def wrappers() -> dict[str, list[str]]:
     """Frames around questions: `noun` ("Tell me {noun}."), `clause`, `before`, `after`, `both`."""
     return load_yaml(BANK / "_wrappers.yaml")
+
+
+@functools.cache
+def frames() -> dict[str, list[str]]:
+    """The wrappers and the many more of `_frames.yaml`, in whose words nothing is ever asked: training reads both, so
+    that a word it knows little of does not look like a thing it was never told."""
+    return {kind: wrappers()[kind] + more for kind, more in extra("frames").items()}
+
+
+def in_a_frame(noun: str, rng: random.Random) -> str:
+    """The question that a noun phrase makes in one of the frames that fit it."""
+    return rng.choice(frames()["clause" if is_clause(noun) else "noun"]).replace("{noun}", noun)
 
 
 def framed(noun: str) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from helpers import phrasings
 from helpers.contrast import contrast_questions, contrast_rows
 from helpers.evaluation import is_right
-from helpers.noise import STYLES, restyle
+from helpers.noise import STYLES
 from helpers.phrasings import Form, fill
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
@@ -142,7 +142,7 @@ def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
                     continue  # a question without a name reads the same from both sides
                 answer = _swap_perspective(item.answer, writer.first, profile.owner, False) if owner else item.answer
                 style = writer.style() if place < len(chosen) else writer.rng.choice(STYLES)
-                text = restyle(text[:1].upper() + text[1:], style, writer.rng, phrasings.wrappers(), profile.owner)
+                text = writer.restyled(text[:1].upper() + text[1:], style, split, profile.owner)
                 rows.append(
                     writer.row(
                         text,
@@ -211,7 +211,7 @@ def _identity_rows(writer: Writer, held_out: bool) -> list[dict]:
                 protect = f"{profile.assistant} {profile.owner}"
                 rows.append(
                     writer.row(
-                        restyle(question, style, writer.rng, phrasings.wrappers(), protect),
+                        writer.restyled(question, style, "heldout" if held_out else "tune", protect),
                         fill(answer, perspective, writer.first),
                         "identity",
                         f"identity.{entry['id']}/{number}",

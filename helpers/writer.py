@@ -11,7 +11,7 @@ from helpers.phrasings import Attribute, fill
 from helpers.profile import Profile
 from helpers.text import spoken
 
-STYLE_WEIGHTS = (6, 9, 10, 5, 10, 7, 4)  # of STYLES, in per cent; the rest is plain
+STYLE_WEIGHTS = (6, 9, 10, 5, 18, 7, 4)  # of STYLES, in per cent; the rest is plain
 PRONOUNS = ("he", "she")
 
 
@@ -94,6 +94,11 @@ class Writer:
     def style(self) -> str:
         return self.rng.choices(("plain", *STYLES), (100 - sum(STYLE_WEIGHTS), *STYLE_WEIGHTS))[0]
 
+    def restyled(self, text: str, style: str, split: str, protect: str) -> str:
+        """`text` in a style. Only training sets draw on all frames: what is scored stays what it always was."""
+        frames = phrasings.frames() if split == "tune" else phrasings.wrappers()
+        return restyle(text, style, self.rng, frames, protect)
+
     def named(self, perspective: str) -> str:
         if perspective == "owner":
             return self.first
@@ -112,7 +117,7 @@ class Writer:
         """A row that asks for a told fact in the words of a form."""
         name = self.named(perspective)
         question = fill(text, perspective, name, asked.value, asked.slots)
-        question = restyle(question, style, self.rng, phrasings.wrappers(), f"{name} {asked.value} {asked.called}")
+        question = self.restyled(question, style, split, f"{name} {asked.value} {asked.called}")
         answer = fill(asked.attribute.answers[0], perspective, self.first, asked.value, asked.slots)
         if asked.about and "{value}" in text:
             about = phrasings.bank()["project.description"].answers[0]

@@ -23,7 +23,7 @@ MIX = {"reading": 0.38, "recall": 0.40, "blank": 0.09, "world": 0.13}
 ASKED = ("both", "told", "untold", "never", "stranger", "world")
 TURNS = {"reading": (4, 46, 11, 24, 12, 3), "recall": (3, 44, 14, 22, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
-STYLE_WEIGHTS = (9, 9, 10, 8, 10, 7, 5)  # of STYLES, in per cent; the rest is plain
+STYLE_WEIGHTS = (8, 8, 9, 7, 22, 6, 5)  # of STYLES, in per cent; the rest is plain
 BLURRED = 0.1  # share of the questions about a person that lose a word or two
 HARD = ("lower", "caps", "nopunct", "texting")  # styles in which a stranger's name is hard to tell from the owner's
 SEEN = ("base", "tune")  # the splits a base model may see
@@ -82,7 +82,7 @@ def _typed(question: str, rng: random.Random, person: str, value: str = "", styl
     """A question about a `person` as somebody types it, maybe with words that nobody knows; names are never blurred."""
     if rng.random() < BLURRED:
         question = blurred(question, rng, lambda: invented(rng, rng.choice((1, 2))).lower(), f"{person} {value}")
-    return restyle(question, style or style_of(rng), rng, phrasings.wrappers(), f"{person} {value}")
+    return restyle(question, style or style_of(rng), rng, phrasings.frames(), f"{person} {value}")
 
 
 def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple[str, bool]:
@@ -94,9 +94,9 @@ def _asked(attribute: Attribute, rng: random.Random, value: str | None) -> tuple
         if forms:
             form = rng.choice(forms)
             return form.text, form.personal
-    if attribute.nouns and draw < 0.32:
+    if attribute.nouns and draw < 0.36:
         noun = rng.choice(attribute.lexicon if attribute.lexicon and rng.random() < 0.6 else attribute.nouns)
-        return rng.choice(phrasings.framed(noun)), "[" in noun or "{name}" in noun
+        return phrasings.in_a_frame(noun, rng), "[" in noun or "{name}" in noun
     form = rng.choice([form for split in SEEN for form in attribute.questions(split)])
     return form.text, form.personal
 
@@ -145,9 +145,7 @@ def both_turn(person: Person, first: Attribute, second: Attribute, rng: random.R
     frame = rng.choice(phrasings.wrappers()["both"])
     text = frame.replace("{noun}", rng.choice(first.things)).replace("{noun2}", rng.choice(second.things))
     name = called(person, rng)
-    question = restyle(
-        fill(text, perspective, name, slots=person.slots), style_of(rng), rng, phrasings.wrappers(), name
-    )
+    question = restyle(fill(text, perspective, name, slots=person.slots), style_of(rng), rng, phrasings.frames(), name)
     answers = [fill(a.answers[0], perspective, person.first, person.facts[a.id], person.slots) for a in (first, second)]
     return question, " ".join(answers)
 
@@ -164,7 +162,7 @@ def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
     lexicon, as those about facts are: else a word that is rarely read would mean a fact."""
     perspective = rng.choice(("owner", "visitor"))
     if rng.random() < 0.5:
-        entry, text = {}, rng.choice(phrasings.framed(rng.choice(phrasings.extra("lexicon")["never"])))
+        entry, text = {}, phrasings.in_a_frame(rng.choice(phrasings.extra("lexicon")["never"]), rng)
     else:
         entry = rng.choice(unknown_entries())
         text = rng.choice(entry["questions"])
@@ -313,7 +311,7 @@ class Corpus:
             name = rng.choice((person.first, person.full, person.full))
             question = fill(rng.choice(forms), "visitor", name, slots=person.slots)
             answer = fill(attribute.answers[0], "visitor", person.first, person.facts[attribute.id], person.slots)
-            return system, [(restyle(question, style_of(rng), rng, phrasings.wrappers(), name), answer)]
+            return system, [(restyle(question, style_of(rng), rng, phrasings.frames(), name), answer)]
         return system, self._personal_turns("recall", person, system, set(person.facts), rng.randint(1, 8), rng)
 
     def _blank(self, rng: random.Random):
@@ -333,7 +331,7 @@ class Corpus:
                 answer = rng.choice(item["answers"])
         style = style_of(rng)
         style = "plain" if style in ("typo", "texting", "dropped") else style  # in "2+4=?" every sign counts
-        return restyle(question, style, rng, phrasings.wrappers(), ""), answer
+        return restyle(question, style, rng, phrasings.frames(), ""), answer
 
     def _world(self, rng: random.Random):
         person = stranger(rng) if rng.random() < 0.8 else None
