@@ -28,6 +28,19 @@ _ANY = (
     _POSSESSIVE,
 )
 
+# How a line of each kind of frame has to look: one slot, or none; a sign and a space before what follows.
+_FRAME = {
+    "noun": r"[^{}\s][^{}]*\{noun\}[^{}]*|\{noun\}[^{}]*",
+    "clause": r"[^{}\s][^{}]*\{noun\}[^{}]*|\{noun\}[^{}]*",
+    "before": r"[^{}\s][^{}]*[,.:!?-] ",
+    "after": r" [^{}\s]([^{}]*[^{}\s])?",
+}
+_TOLD = (
+    r"\b(?:s?he|hi[sm]|hers?|they|named?|names|called|aged?|old|birthdays?|born|li(?:ve|ves|ving)|address|town|city|jobs?|school"
+    r"|employer|degree|wife|husband|spouse|partner|pets?|dogs?|cats?|hobb(?:y|ies)|favou?rites?|colou?rs?|languages?"
+    r"|skills?|e-?mails?|websites?|goals?|projects?)\b"
+)
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -115,6 +128,27 @@ def check_never() -> list[Finding]:
     questions = [Form("", text, "heldout") for entry in held_out for text in (*entry["questions"], entry["noun"])]
     for one, other in twins(questions, [text for noun in phrases for text in (*phrasings.framed(noun), noun)]):
         found.append(Finding("never", "held out, yet nearly a phrase of the lexicon", f"{one} ~ {other}"))
+    return found
+
+
+def check_frames() -> list[Finding]:
+    """What is wrong with the lines of `_frames.yaml`: their slots and ends, words for a fact, or a held-out form that
+    one of the bank's nouns makes of them."""
+    lines, found = phrasings.extra("frames"), []
+    for kind, frames in lines.items():
+        for text in frames:
+            if not re.fullmatch(_FRAME[kind], text) or re.search(r"\s\s", text):
+                found.append(Finding("frames", f"does not fit among those of {kind}", text))
+            if match := re.search(_TOLD, text, re.IGNORECASE):
+                found.append(Finding("frames", f"holds {match.group()!r}, which may be asked for", text))
+    for attribute in phrasings.bank().values():
+        made = [
+            frame.replace("{noun}", noun)
+            for noun in attribute.nouns
+            for frame in lines["clause" if phrasings.is_clause(noun) else "noun"]
+        ]
+        for one, other in twins(attribute.questions("heldout"), made):
+            found.append(Finding(attribute.id, "held out, yet nearly a noun in a frame", f"{one} ~ {other}"))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
-from helpers.phrasing_check import check, check_lexicon, check_never, coverage, flaws, twins
+from helpers.phrasing_check import check, check_frames, check_lexicon, check_never, coverage, flaws, twins
 from helpers.phrasings import fill
 from helpers.rows import SPLITS
 
@@ -42,6 +43,35 @@ def test_a_twin_in_the_lexicon_is_a_fault(monkeypatch):
         lexicon = {"nouns": {"pet.name": [phrase]}, "questions": {"pet.name": [question]}}
         monkeypatch.setattr(phrasings, "extra", lambda name, made=lexicon: made if name == "lexicon" else None)
         assert {f.what for f in check_lexicon(spoilt)} == {"reads wrong", "held out, yet nearly in the lexicon"}
+
+
+def test_the_frames_fit_around_any_question_and_make_no_held_out_form():
+    frames = phrasings.extra("frames")
+    assert min(map(len, frames.values())) > 500 and check_frames() == []
+    assert all(set(frames[kind]).isdisjoint(phrasings.wrappers()[kind]) for kind in frames)
+    read = {phrasings.in_a_frame("my age", random.Random(seed)) for seed in range(50)}
+    assert len(read) > 40 and all("my age" in text for text in read)
+    assert phrasings.in_a_frame("where I live", random.Random(1)) not in [
+        frame.replace("{noun}", "where I live") for frame in phrasings.frames()["noun"]
+    ]
+
+
+def test_a_frame_that_does_not_fit_is_a_fault(monkeypatch):
+    real, attribute = phrasings.extra, phrasings.bank()["pet.name"]
+    held = attribute.questions("heldout")[0].text
+    misfits = ["No slot here.", "Two of {noun} {noun}", "No space:", "no sign ", "No space"]
+    spoilt = {
+        "noun": [*misfits[:2], "Which dog has {noun}?", "{noun} then"],
+        "clause": [],
+        "before": misfits[2:4],
+        "after": misfits[4:],
+    }
+    monkeypatch.setattr(phrasings, "extra", lambda name: spoilt if name == "frames" else real(name))
+    monkeypatch.setattr(phrasings, "bank", lambda: {"pet.name": dataclasses.replace(attribute, nouns=(held,))})
+    faults = [(finding.what.split(",")[0], finding.text) for finding in check_frames()]
+    assert [text for what, text in faults if what.startswith("does not fit")] == misfits
+    assert ("holds 'dog'", "Which dog has {noun}?") in faults
+    assert ("held out", f"{held} ~ {held} then") in faults
 
 
 def test_what_the_lexicon_says_is_never_told_is_no_fact_and_nothing_held_out():

@@ -87,6 +87,24 @@ def test_nothing_of_the_lexicon_nearly_equals_a_wild_question(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_no_noun_in_a_frame_nearly_equals_a_wild_question(name):
+    first = load_profile(PATHS[name]).first_name
+    asked = [plain(entry["question"]) for entry in ENTRIES if entry["profile"] == name]
+    for attribute in phrasings.bank().values():
+        nouns = {
+            phrasings.is_clause(noun): noun for noun in attribute.nouns
+        }  # a phrase and a clause
+        told = [
+            plain(fill(frame.replace("{noun}", noun), side, first, slots={"species": "pet"}))
+            for clause, noun in nouns.items()
+            for frame in phrasings.extra("frames")["clause" if clause else "noun"]
+            for side in ("owner", "visitor")
+        ]
+        likeness = process.cdist(told, asked, scorer=fuzz.ratio, score_cutoff=88)
+        assert not likeness.any(), told[int(likeness.max(axis=1).argmax())]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_no_training_row_asks_a_wild_question(name):
     trained = {plain(row["messages"][1]["content"]) for row in synthesis.synthesize(load_profile(PATHS[name]))}
     assert not trained & {plain(entry["question"]) for entry in ENTRIES}
