@@ -18,8 +18,8 @@ from helpers.text import folded
 from helpers.writer import Writer
 
 CONTRAST = {
-    "untold": 700,
-    "never": 3200,
+    "untold": 500,
+    "never": 4400,
     "stranger": 1800,
     "relation": 240,
     "base": 1000,  # all that the shipped base says about itself
