@@ -124,7 +124,7 @@ def _stranger_style(writer: Writer, split: str) -> str:
     """A style; in training sets mostly one without the name's capital or its apostrophe ("brams bday"), which is the
     hardest to tell from the owner's."""
     style = writer.style()
-    if split == "tune" and style == "plain" and writer.rng.random() < 0.6:
+    if split == "tune" and style == "plain" and writer.rng.random() < 0.7:
         return writer.rng.choices(("lower", "caps", "nopunct", "texting"), (3, 3, 4, 2))[0]
     return style
 
