@@ -141,7 +141,10 @@ def test_the_bot_answers_a_question_that_names_nobody_in_the_third_person(made):
         for row in made["alex"][0]
         if row["fact"] == "pet.1.name"
         and row["kind"] == "fact"
-        and not re.search(r"\b(my|mine|i|me|alex|alexs|rivera|he|she|his|her|him)\b", plain(question(row)))
+        and row["style"] != "typo"
+        and not re.search(
+            r"\b(my|mine|i|im|ive|id|ill|me|alex|alexs|rivera|he|she|his|her|him)\b", plain(question(row))
+        )
     ]
     assert rows and {row["perspective"] for row in rows} == {"visitor"}
     assert all("Alex" in answer(row) for row in rows)
@@ -282,13 +285,15 @@ def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
     texts = [answer(row) for row in train]
     for row in train:
         typed = question(row).split()
-        # A slip can turn "daily" into "daly"; a name keeps its capital there.
-        texts += [word for word in typed if row["style"] != "typo" or not word[0].islower()]
+        # A slip can turn "daily" into "daly" and a first word's "With" into "Wit"; a name keeps its capital there.
+        texts += [word for n, word in enumerate(typed) if row["style"] != "typo" or (n and not word[0].islower())]
     words = set(plain(" ".join(texts)).split())
     names = {
         word for row in scored if row["fact"].startswith("stranger.") for word in plain(answer(row)).split()
     } & set(plain(" ".join(contrast.STRANGERS)).split())
-    assert len(names) >= 10 and not (names - {"de"}) & words
+    said = set(plain(" ".join(line for kind in phrasings.extra("frames").values() for line in kind)).split())
+    assert len(said & names) < 3  # "My quill is poised." tells nothing of Tessa Quill
+    assert len(names) >= 10 and not (names - said - {"de"}) & words
     assert all(row["leak"] for row in scored if row["kind"] == "stranger")
     relations = [
         {plain(re.sub(r".*(?:about|know) ", "", answer(row))) for row in rows if row["fact"].startswith("relation.")}

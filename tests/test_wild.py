@@ -91,9 +91,7 @@ def test_no_noun_in_a_frame_nearly_equals_a_wild_question(name):
     first = load_profile(PATHS[name]).first_name
     asked = [plain(entry["question"]) for entry in ENTRIES if entry["profile"] == name]
     for attribute in phrasings.bank().values():
-        nouns = {
-            phrasings.is_clause(noun): noun for noun in attribute.nouns
-        }  # a phrase and a clause
+        nouns = {phrasings.is_clause(noun): noun for noun in attribute.nouns}  # a phrase and a clause
         told = [
             plain(fill(frame.replace("{noun}", noun), side, first, slots={"species": "pet"}))
             for clause, noun in nouns.items()
