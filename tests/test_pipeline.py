@@ -37,7 +37,7 @@ from helpers.training import TrainSettings
 
 base, plan = sys.argv[1], json.loads(sys.argv[2])
 make_rows, make_questions = synthesis.synthesize, synthesis.evaluation_questions
-synthesis.synthesize = lambda *args: make_rows(*args)[::15]
+synthesis.synthesize = lambda *args: make_rows(*args)[::20]
 synthesis.evaluation_questions = lambda *args: make_questions(*args)[::8]
 evaluation.transformers_answers = functools.partial(evaluation.transformers_answers, max_new_tokens=6)
 evaluation.gguf_answers = functools.partial(evaluation.gguf_answers, max_tokens=6)
