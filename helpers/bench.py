@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from helpers import faults
 from helpers.errors import UserError
 from helpers.evaluation import transformers_answers
 from helpers.files import write_json, write_text
@@ -17,6 +18,7 @@ from helpers.results import pooled
 from helpers.wild import wild_rows, wild_scores
 
 RESULTS = ROOT / "data" / "results" / "personalize"
+FAULTS = ROOT / "data" / "results" / "faults.json"
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 SAME = ("model", "hardware", "packages", "commit")  # what the runs of a bench have in common
 SHOWN = {
@@ -43,7 +45,7 @@ def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[
     """
     from helpers import plots
 
-    summaries = []
+    summaries, answers = [], []
     for profile in sorted((ROOT / "data" / "profiles").glob("*.yaml")):
         runs = []
         for seed in range(1, seeds + 1):
@@ -55,11 +57,14 @@ def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[
                 raise SystemExit(code)
             runs.append(summarize(run))
             runs[-1]["metrics"] |= _wild(profile, run / "merged")
+            answers += _read(run / "results" / "after.json")["answers"]
         summaries.append(pool(profile.stem, runs))
         write_json(RESULTS / f"{profile.stem}.json", summaries[-1])
     alex = next(summary for summary in summaries if summary["profile"] == "alex")
     plots.before_after(alex["before"], alex["metrics"], RESULTS / "before_after.png")
-    write_readme(summaries)
+    write_between(table(summaries), ROOT / "README.md")
+    write_json(FAULTS, {"commit": summaries[0]["commit"], **faults.count(answers)})
+    write_between(faults.as_text(_read(FAULTS)), FAULTS.parent / "README.md")
     return summaries
 
 
@@ -113,13 +118,13 @@ def _read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_readme(summaries: list[dict], readme: Path = ROOT / "README.md") -> None:
-    """Put the table of results between its two markers; raises UserError when they are gone."""
-    text = readme.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise UserError(f"the markers {BEGIN} and {END} are missing", readme, "Put them back where the table belongs.")
-    head, rest = text.split(BEGIN)
-    write_text(readme, f"{head}{BEGIN}\n{table(summaries)}\n{END}{rest.split(END)[1]}")
+def write_between(text: str, readme: Path) -> None:
+    """Put `text` between the markers of a file; raises UserError when they are gone."""
+    before = readme.read_text(encoding="utf-8")
+    if BEGIN not in before or END not in before:
+        raise UserError(f"the markers {BEGIN} and {END} are missing", readme, "Put them back where the results belong.")
+    head, rest = before.split(BEGIN)
+    write_text(readme, f"{head}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
 
 
 def table(summaries: list[dict]) -> str:

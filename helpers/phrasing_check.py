@@ -29,9 +29,10 @@ _ANY = (
 )
 
 # How a line of each kind of frame has to look: one slot, or none; a sign and a space before what follows.
+_AROUND = r"([^{}\s][^{}]*)?\{noun\}[^{}]*"
 _FRAME = {
-    "noun": r"[^{}\s][^{}]*\{noun\}[^{}]*|\{noun\}[^{}]*",
-    "clause": r"[^{}\s][^{}]*\{noun\}[^{}]*|\{noun\}[^{}]*",
+    "noun": _AROUND,
+    "clause": _AROUND,
     "before": r"[^{}\s][^{}]*[,.:!?-] ",
     "after": r" [^{}\s]([^{}]*[^{}\s])?",
 }

@@ -52,7 +52,7 @@ def test_the_readme_shows_the_pooled_numbers_between_its_markers(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{bench.BEGIN}\nold\n{bench.END}\nafter\n", encoding="utf-8")
     summaries = [bench.pool(name, [run(1, 98), run(2, 100)]) for name in ("alex", "mira")]
-    bench.write_readme(summaries, readme)
+    bench.write_between(bench.table(summaries), readme)
     text = readme.read_text(encoding="utf-8")
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "\nold\n" not in text
     line = next(line for line in text.splitlines() if line.startswith(f"| {bench.SHOWN['recall_base']}"))
@@ -64,7 +64,7 @@ def test_a_readme_without_markers_stays_as_it_is(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("nothing to see", encoding="utf-8")
     with pytest.raises(UserError, match="markers"):
-        bench.write_readme([bench.pool("alex", [run(1, 98)])], readme)
+        bench.write_between("text", readme)
     assert readme.read_text(encoding="utf-8") == "nothing to see"
 
 
