@@ -63,8 +63,9 @@ def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[
     alex = next(summary for summary in summaries if summary["profile"] == "alex")
     plots.before_after(alex["before"], alex["metrics"], RESULTS / "before_after.png")
     write_between(table(summaries), ROOT / "README.md")
-    write_json(FAULTS, {"commit": summaries[0]["commit"], **faults.count(answers)})
-    write_between(faults.as_text(_read(FAULTS)), FAULTS.parent / "README.md")
+    found = {**{key: summaries[0][key] for key in SAME}, **faults.count(answers)}
+    write_json(FAULTS, found)
+    write_between(faults.as_text(found), FAULTS.parent / "README.md")
     return summaries
 
 

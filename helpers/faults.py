@@ -65,10 +65,10 @@ def as_text(found: dict) -> str:
     told, never = found["told"], found["never"]
     common, seldom, rare = (_said(told["by_word"][name]) for name in ("common", "seldom", "rare"))
     worst = sorted(told["by_fact"].items(), key=lambda item: item[1]["value"])[:WORST]
-    invented = sorted((_count(one, False) for one in never.values()), reverse=True)
+    invented = sorted((one["n"] - _right(one) for one in never.values()), reverse=True)
     return (
-        f"- **Facts in forms nobody saw** ({told['all']['n']:,} questions as written): {_count(told['all'], False)} "
-        f"wrong, of which {_count(told['silent'], True)} say that they do not know. Right are {common} where each word "
+        f"- **Facts in forms nobody saw** ({told['all']['n']:,} questions as written): {told['silent']['n']} wrong, of "
+        f"which {_right(told['silent'])} say that they do not know. Right are {common} where each word "
         f"of the form stands in at least {COMMON} of the bank's trained forms, {seldom} where one stands in {RARE} to "
         f"{COMMON - 1}, {rare} where one stands in fewer. Weakest: "
         + ", ".join(f"`{name}` {_said(one)}" for name, one in worst)
@@ -77,9 +77,8 @@ def as_text(found: dict) -> str:
     )
 
 
-def _count(one: dict, right: bool) -> int:
-    hits = round(one["value"] * one["n"])
-    return hits if right else one["n"] - hits
+def _right(one: dict) -> int:
+    return round(one["value"] * one["n"])
 
 
 def _said(one: dict) -> str:

@@ -3,7 +3,7 @@
 import json
 
 from helpers import faults, phrasings
-from helpers.bench import ROOT
+from helpers.bench import FAULTS
 
 
 def row(fact: str, right: bool, said: str = "Rex.", **more) -> dict:
@@ -45,6 +45,5 @@ def test_facts_are_counted_by_the_rarest_word_of_their_form(monkeypatch):
 
 
 def test_the_text_beside_the_results_is_drawn_from_them():
-    folder = ROOT / "data" / "results"
-    found = json.loads((folder / "faults.json").read_text(encoding="utf-8"))
-    assert faults.as_text(found) in (folder / "README.md").read_text(encoding="utf-8")
+    found = json.loads(FAULTS.read_text(encoding="utf-8"))
+    assert faults.as_text(found) in (FAULTS.parent / "README.md").read_text(encoding="utf-8")
