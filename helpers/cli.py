@@ -200,6 +200,7 @@ def pretrain(
     tokens: Annotated[str, typer.Option(help="How much to train on: 2M, 500k …")] = "22M",
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and corpus.")] = 1,
     rate: Annotated[float, typer.Option(min=1e-6, help="The highest learning rate.")] = 3e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, help="How much of the matrices shrinks, per rate.")] = 0.05,
     init: Annotated[str, typer.Option(help="The folder of a base to go on from, instead of random weights.")] = "",
     layers: Annotated[int, typer.Option(min=1, help="Layers; with --init as many as the base has, or more.")] = 6,
     forms: Annotated[
@@ -211,7 +212,13 @@ def pretrain(
     from helpers.pretraining.train import PretrainSettings
 
     settings = PretrainSettings(
-        tokens=_count(tokens), seed=seed, learning_rate=rate, layers=layers, forms=forms, init=init
+        tokens=_count(tokens),
+        seed=seed,
+        learning_rate=rate,
+        weight_decay=weight_decay,
+        layers=layers,
+        forms=forms,
+        init=init,
     )
     print(make_base(out, settings, log=_progress))
 

@@ -118,10 +118,14 @@ def check_lexicon(attribute: Attribute) -> list[Finding]:
 
 
 def check_never() -> list[Finding]:
-    """What is wrong with the lexicon's phrases for things that are never told: their grammar, a thing that is told or
-    one that is held out as their twin."""
+    """What is wrong with what is never told: a slot in a question that nothing fills; in the lexicon's phrases the
+    grammar, a thing that is told or one that is held out as their twin."""
     phrases = phrasings.extra("lexicon")["never"]
     found = [Finding("never", "reads wrong", flaw) for noun in phrases for flaw in flaws(f"Tell me {noun}.")]
+    for entry in (entry for file in ("unknown", "unknown_more") for entry in phrasings.extra(file)["attributes"]):
+        for text in entry["questions"]:
+            if "{species}" in text:
+                found.append(Finding("never", "a {species} of which nothing is told", text))
     told = [noun for a in phrasings.bank().values() for noun in (*a.nouns, *phrasings.extra("lexicon")["nouns"][a.id])]
     for one, other in twins([Form("", noun, "") for noun in phrases], told):
         found.append(Finding("never", "never told, yet nearly a phrase for a fact", f"{one} ~ {other}"))

@@ -89,11 +89,12 @@ def test_a_phrase_for_a_fact_or_for_something_held_out_among_the_never_told_is_a
         "[my|{name}'s's] van",
         "the plate of [my|{name}'s] van",
     ]
-    monkeypatch.setattr(
-        phrasings, "extra", lambda name: {**real(name), "never": never} if name == "lexicon" else real(name)
-    )
+    more = [{"key": "vet", "questions": ["Who is the vet of [my|{name}'s] {species}?"]}]
+    faulty = {"lexicon": {"never": never}, "unknown_more": {"attributes": more}}
+    monkeypatch.setattr(phrasings, "extra", lambda name: {**real(name), **faulty.get(name, {})})
     assert {finding.what for finding in check_never()} == {
         "reads wrong",
+        "a {species} of which nothing is told",
         "never told, yet nearly a phrase for a fact",
         "held out, yet nearly a phrase of the lexicon",
     }

@@ -291,9 +291,7 @@ def test_no_stranger_of_the_evaluation_is_trained_on(name, made):
     names = {
         word for row in scored if row["fact"].startswith("stranger.") for word in plain(answer(row)).split()
     } & set(plain(" ".join(contrast.STRANGERS)).split())
-    said = set(plain(" ".join(line for kind in phrasings.extra("frames").values() for line in kind)).split())
-    assert len(said & names) < 3  # "My quill is poised." tells nothing of Tessa Quill
-    assert len(names) >= 10 and not (names - said - {"de"}) & words
+    assert len(names) >= 10 and not (names - {"de"}) & words
     assert all(row["leak"] for row in scored if row["kind"] == "stranger")
     relations = [
         {plain(re.sub(r".*(?:about|know) ", "", answer(row))) for row in rows if row["fact"].startswith("relation.")}

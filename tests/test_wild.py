@@ -44,7 +44,7 @@ def test_keywords_and_leaks_are_the_profile_s_own_words(name):
 
 
 def bank_sentences(profile) -> list[str]:
-    """Every form of the bank as this profile's owner or visitors would say it."""
+    """Every form of the bank as this profile's owner or visitors would say it, also with a thing's own name in it."""
     values: dict[str, list[str]] = {}
     for item in profile.items():
         values.setdefault(item.bank_id, []).append(item.value)
@@ -52,6 +52,8 @@ def bank_sentences(profile) -> list[str]:
     for attribute in phrasings.bank().values():
         framed = [text for noun in attribute.nouns for text in phrasings.framed(noun)]
         texts = [(form.text, form.reversed) for form in attribute.forms] + [(text, False) for text in framed]
+        for called in values.get(phrasings.BY_NAME.get(attribute.id, ""), []):
+            texts += [(phrasings.by_name(text, attribute.id, called), turned) for text, turned in texts]
         for text, turned in texts:
             for species in ("dog", "cat", "donkey", "pet") if "{species}" in text else ("",):
                 for value in values.get(attribute.id, []) if turned else [""]:
@@ -104,8 +106,10 @@ def test_no_noun_in_a_frame_nearly_equals_a_wild_question(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_training_row_asks_a_wild_question(name):
-    trained = {plain(row["messages"][1]["content"]) for row in synthesis.synthesize(load_profile(PATHS[name]))}
-    assert not trained & {plain(entry["question"]) for entry in ENTRIES}
+    asked = {plain(entry["question"]) for entry in ENTRIES}
+    for seed in (1, 2, 3):  # those of the published runs
+        rows = synthesis.synthesize(load_profile(PATHS[name]), seed)
+        assert not asked & {plain(row["messages"][1]["content"]) for row in rows}
 
 
 def test_the_scores_tell_a_good_model_from_one_that_abstains_and_one_that_leaks():

@@ -56,7 +56,8 @@ def model_card(result: dict) -> str:
     """The card of a base, from its results alone."""
     told, machine = result["settings"], result["hardware"]
     minutes = told["seconds"] / 60
-    start = f" --layers {told['layers']}" if told["layers"] != PretrainSettings.layers else ""
+    start = f" --weight-decay {told['weight_decay']}" if told["weight_decay"] != PretrainSettings.weight_decay else ""
+    start += f" --layers {told['layers']}" if told["layers"] != PretrainSettings.layers else ""
     start += f" --forms {told['forms']}" if told["forms"] else ""
     start += f" --init {told['init']}" if told["init"] else ""
     limit = f" Only {told['forms']} question forms an attribute." if told["forms"] else ""
