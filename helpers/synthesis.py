@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable
 
 from helpers import phrasings
-from helpers.contrast import contrast_questions, contrast_rows
+from helpers.contrast import contrast_questions, contrast_rows, stranger_names
+from helpers.custom import addressed, custom_forms, reworded, told_to_owner
 from helpers.evaluation import is_right
 from helpers.noise import STYLES
 from helpers.phrasings import Form, fill
+from helpers.pretraining.people import blended, pools
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
 # Question forms per fact and perspective in a training set, three in four of those that the bank lets it see: a model
 # is trained on each of many once and not on a few of them again and again.
 FORMS = 160
-BY_NAME = 0.4  # share of the forms for "my dog" that say its name instead
+BY_NAME = 0.4  # share of the forms for "my dog" in an evaluation that say its name instead
+# Further forms of a training set that say such a name, and how many more say one that is not its own. With few of them
+# a model takes the name of a project for that of a stranger.
+NAMED, MISNAMED = 120, 20
+REWORDED = 0.67  # share of the rows on a question of the user's own that put it into other words
+ASKED_OF_OTHERS = 20  # rows that ask such a question about somebody else
 
 
 def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Callable[[], str]) -> list[dict]:
@@ -42,7 +48,7 @@ def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Call
             if len(asking) == count:
                 break
             clear = writer.clear(attribute, text)
-            if asked.called and rng.random() < BY_NAME:
+            if asked.called and split != "tune" and rng.random() < BY_NAME:
                 named = phrasings.by_name(text, attribute.id, asked.called)
                 if named != text and writer.side(Form("", named, split), perspective) != perspective:
                     continue  # "How old is Buddy?" does not say who asks
@@ -60,92 +66,60 @@ def _fact_rows(writer: Writer, asked: Asked, split: str, count: int, style: Call
     return rows
 
 
-def _swap_perspective(text: str, first: str, owner: str, to_owner: bool) -> str:
-    """ "What was Alex's first car?" as the owner would say it: "What was my first car?" (answers: "your")."""
-    word = "my" if to_owner else "your"
-    return re.sub(rf"\b(?:{re.escape(owner)}|{re.escape(first)})['’]s\b", word, text)
-
-
-def custom_forms(question: str) -> list[str]:
-    """Ways to ask a question of the user's own, made from its words: framed, shortened, indirect; itself first."""
-    bare = question.rstrip("?!. ")
-    lower = bare[:1].lower() + bare[1:]
-    forms = [question]
-    match = re.match(r"(?:what|who|which|where)(?:'s| is| was| are| were) (.+)$", bare, re.IGNORECASE)
-    if match:
-        forms += [frame.replace("{noun}", match.group(1)) for frame in phrasings.wrappers()["noun"]]
-    else:
-        content = [
-            w
-            for w in bare.split()
-            if w.lower()
-            not in {
-                "what",
-                "who",
-                "which",
-                "did",
-                "does",
-                "do",
-                "the",
-                "a",
-                "is",
-                "was",
-                "are",
-                "of",
-                "in",
-                "when",
-                "how",
-            }
-        ]
-        forms.append(" ".join(content) + "?")
-        forms += [
-            f"{lead}{lower}?"
-            for lead in (
-                "Tell me: ",
-                "Do you know: ",
-                "I wonder: ",
-                "Remind me: ",
-                "Say, ",
-                "Now, ",
-                "Can you tell me: ",
-                "I'd like to know: ",
-                "I forgot: ",
-                "And ",
-                "Any idea: ",
-                "Question: ",
-                "Please tell me: ",
-                "Once more: ",
+def _named_rows(writer: Writer, asked: Asked) -> list[dict]:
+    """Rows of a training set that call a pet or a project by its name ("How old is Buddy?"), or by another."""
+    rng, rows, attribute = writer.rng, [], asked.attribute
+    forms = [(form, phrasings.by_name(form.text, attribute.id, asked.called)) for form in attribute.questions("tune")]
+    forms = [(form, named) for form, named in forms if named != form.text]
+    for form, named in rng.sample(forms, min(len(forms), NAMED)):
+        side = writer.side(Form("", named, "tune"), rng.choice(writer.profile.perspectives))
+        row = writer.ask(asked, named, form.id, side, "fact", writer.style(), "tune")
+        if not is_right(row["messages"][1]["content"], asked.keywords):
+            rows.append(row)
+    words = pools()["project_words"]
+    for form, _ in rng.sample(forms, min(len(forms), MISNAMED)):
+        style, name = writer.style(), blended(rng, pools()["pet_names"])
+        if attribute.topic == "project":
+            name = rng.choice(words["prefixes"]) + rng.choice(words["suffixes"])
+        text = phrasings.by_name(form.text, attribute.id, name)
+        side = writer.side(Form("", text, "tune"), rng.choice(writer.profile.perspectives))
+        question = writer.restyled(fill(text, side, writer.named(side), slots=asked.slots), style, "tune", name)
+        answer = phrasings.extra("strangers")["stranger_answers"][0].replace("{stranger}", name)
+        if name != asked.called:
+            rows.append(
+                writer.row(question, answer, f"stranger.{attribute.id}", form.id, "stranger", (), style, "tune", side)
             )
-        ]
-    frames = phrasings.wrappers()
-    forms += [f"{before}{lower}?" for before in frames["before"]] + [f"{bare}?{after}" for after in frames["after"]]
-    return list(dict.fromkeys(form[:1].upper() + form[1:] for form in forms))
+    return rows
 
 
 def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
-    """`count` rows per perspective for each of the user's own questions. One form in three is held out; the base cannot
-    know any of them. They are fewer than the bank's, so in a training set they come again in other styles.
+    """`count` rows per perspective for each of the user's own questions. One framed form in three is held out; the base
+    cannot know any of them. In a training set two questions in three are put into other words, and some ask the same
+    about a stranger.
     """
-    rows, profile = [], writer.profile
+    rows, profile, rng, tuned = [], writer.profile, writer.rng, split == "tune"
+    names = stranger_names(writer, "train") if tuned else []
     for item in profile.items():
         if not item.question:
             continue
         forms = list(enumerate(custom_forms(item.question)))
         chosen = [(n, f) for n, f in forms if (n % 3 == 2) == (split == "heldout")]
-        writer.rng.shuffle(chosen)
-        for place in range(count if split == "tune" else min(count, len(chosen))):
+        rng.shuffle(chosen)
+        for place in range(count if tuned else min(count, len(chosen))):
             number, form = chosen[place % len(chosen)]
+            if tuned and rng.random() < REWORDED:
+                number, form = "other", reworded(item.question, rng, profile.owner)
             for perspective in profile.perspectives:
                 owner = perspective == "owner"
-                text = _swap_perspective(form, writer.first, profile.owner, True) if owner else form
+                who = "owner" if owner else writer.named(perspective)
+                text = addressed(form, writer.first, profile.owner, who)
                 if owner and text == form and "visitor" in profile.perspectives:
                     continue  # a question without a name reads the same from both sides
-                answer = _swap_perspective(item.answer, writer.first, profile.owner, False) if owner else item.answer
-                style = writer.style() if place < len(chosen) else writer.rng.choice(STYLES)
-                text = writer.restyled(text[:1].upper() + text[1:], style, split, profile.owner)
+                answer = told_to_owner(item.answer, writer.first, profile.owner) if owner else item.answer
+                style = writer.style() if place < len(chosen) or number == "other" else rng.choice(STYLES)
                 rows.append(
                     writer.row(
-                        text,
+                        writer.restyled(text, style, split, profile.owner),
                         answer[:1].upper() + answer[1:],
                         item.id,
                         f"{item.id}/{number}",
@@ -157,6 +131,13 @@ def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
                         source="custom",
                     )
                 )
+        for _ in range(ASKED_OF_OTHERS if tuned else 0):
+            name, form = rng.choice(names), reworded(item.question, rng, profile.owner)
+            text, style = addressed(form, writer.first, profile.owner, name), writer.style()
+            if text != form:
+                answer = phrasings.extra("strangers")["stranger_answers"][0].replace("{stranger}", name)
+                text = writer.restyled(text, style, split, name)
+                rows.append(writer.row(text, answer, "stranger.custom", item.id, "stranger", (), style, split))
     return rows
 
 
@@ -189,6 +170,38 @@ def _combined_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
                 perspective,
             )
         )
+    return rows
+
+
+def _several_rows(writer: Writer, held_out: bool) -> list[dict]:
+    """Questions about all pets of an owner of several; one form in five is held out."""
+    rows, split = [], "base" if held_out else "tune"
+    asking = (("names", "pet.name"), ("kinds", "pet.species")) if writer.several_pets else ()
+    for kind, key in asking:
+        pets = [asked for asked in writer.items if asked.attribute.id == key]
+        forms = [
+            (number, text)
+            for number, text in enumerate(phrasings.extra("several")[kind])
+            if (number % 5 == 4) == held_out
+        ]
+        for number, text in writer.rng.sample(forms, 4 if held_out else len(forms)):
+            for perspective in writer.profile.perspectives:
+                side, style = writer.side(Form("", text, split), perspective), "plain" if held_out else writer.style()
+                name = writer.named(side)
+                answers = [fill(a.attribute.answers[0], side, writer.first, a.value, a.slots) for a in pets]
+                rows.append(
+                    writer.row(
+                        writer.restyled(fill(text, side, name), style, split, name),
+                        " ".join(answers),
+                        "+".join(asked.id for asked in pets),
+                        f"several.{kind}/{number}",
+                        "combined",
+                        tuple(dict.fromkeys(word for asked in pets for word in asked.keywords)),
+                        style,
+                        split,
+                        side,
+                    )
+                )
     return rows
 
 
@@ -229,8 +242,10 @@ def synthesize(profile: Profile, seed: int = 1, base_path: str = "", forms: int 
     """The training rows of a profile, in an order that depends on the seed alone; `forms` per fact and perspective."""
     writer = Writer(profile, random.Random(f"train/{seed}"))
     rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", forms, writer.style)]
+    rows += [row for asked in writer.items if asked.called for row in _named_rows(writer, asked)]
     rows += _custom_rows(writer, "tune", forms)
     rows += _combined_rows(writer, 6 * len(writer.items), held_out=False)
+    rows += _several_rows(writer, held_out=False)
     rows += _identity_rows(writer, held_out=False)
     rows += contrast_rows(writer, base_path)
     writer.rng.shuffle(rows)
@@ -251,6 +266,7 @@ def evaluation_questions(profile: Profile, seed: int = 1, base_path: str = "", p
             rows += _fact_rows(writer, asked, split, 1, lambda: writer.rng.choice(STYLES))
     rows += _custom_rows(writer, "heldout", 2 * per_form)
     rows += _combined_rows(writer, 2 * len(writer.items), held_out=True)
+    rows += _several_rows(writer, held_out=True)
     rows += _identity_rows(writer, held_out=True)
     rows += contrast_questions(writer, base_path)
     unique = {(row["messages"][0]["content"], row["messages"][1]["content"]): row for row in reversed(rows)}
