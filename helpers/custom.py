@@ -119,39 +119,48 @@ def _articles(text: str) -> str:
     return re.sub(r"\b([Aa]) (?=(?!uni|use|usu|eu|one\b)[aeiou]|hour|hono|honest|heir)", r"\1n ", text)
 
 
-def reworded(question: str, rng: random.Random, keep: str) -> str:
-    """`question` in other words: synonyms, a word less, a telegram, a frame around it. The name `keep` stays whole."""
-    synonyms, names = phrasings.extra("synonyms"), {word.lower() for word in re.findall(r"\w+", keep)}
-    text = question.rstrip("?!. ").replace(keep, keep.replace(" ", "_"))
+def reworded(question: str, rng: random.Random, name: str) -> str:
+    """`question` in other words: synonyms, a word less, only its main words, a frame around it; the `name` stays whole.
+
+    What people say in other words often shares no more with the question than "honeymoon", so a third of the results
+    hold one or two of its longest words: "Tell me about Ana's honeymoon."
+    """
+    synonyms, whole = phrasings.extra("synonyms"), name.replace(" ", "_")
+    text = question.rstrip("?!. ").replace(name, whole)
 
     def other(match: re.Match) -> str:
         found = synonyms.get(match[0].lower())
-        if not found or match[0].lower() in names or rng.random() < 0.45:
+        if not found or match[0] == whole or rng.random() < 0.45:
             return match[0]
-        word = rng.choice(found)
+        word = rng.choice(found).replace(" ", "_")  # as one word, until the end
         return word[:1].upper() + word[1:] if match[0][:1].isupper() else word
 
     text = _articles(re.sub(r"[\w'-]+", other, text))
     words = text.split()
     content = [w for w in words if re.sub(r"\W", "", w.lower()) not in _SMALL]
-    spare = [w for w in content if not set(re.sub(r"['’]s\b", "", w).lower().split("_")) & names]
+    spare = [w for w in content if not w.startswith(whole)]
     if len(spare) > 2 and rng.random() < 0.3:  # without one of its words it still says enough
         gone = rng.choice(spare)
-        words, content = ([w for w in some if w is not gone] for some in (words, content))
+        words, content, spare = ([w for w in some if w is not gone] for some in (words, content, spare))
         text = " ".join(words)
     draw, noun = rng.random(), None
     if match := re.match(r"(?:what|who|which|where)(?:'s| is| was| are| were) (.+)$", text, re.IGNORECASE):
         noun = match[1]
     elif match := re.match(rf"(?:which|what) (?!(?:{_AUX})\b)(\w+) (?!(?:{_AUX})\b)(.+)$", text, re.IGNORECASE):
         noun = f"the {match[1]} that {match[2]}"
-    if draw < 0.2 and len(spare) > 1:
+    if draw < 0.33 and spare:
+        longest = sorted(spare, key=len)[-2:]
+        main = [w for w in longest if rng.random() < 0.6] or longest[-1:]
+        whose = f"{whole}'s" if whole in text else "the"
+        text = rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", " ".join([whose, *main]))
+    elif draw < 0.5 and len(spare) > 1:
         if rng.random() < 0.5:
             rng.shuffle(content)
         text = " ".join(content) + rng.choice(("?", "?", "", "??"))
-    elif noun and draw < 0.55:
+    elif noun and draw < 0.7:
         text = rng.choice(phrasings.wrappers()["noun"]).replace("{noun}", noun)
-    elif draw < 0.75:
-        text = rng.choice(LEADS) + (text if words[0].lower() in names else text[:1].lower() + text[1:]) + "?"
+    elif draw < 0.85:
+        text = rng.choice(LEADS) + (text if text.startswith(whole) else text[:1].lower() + text[1:]) + "?"
     else:
         text += "?"
     return text[:1].upper() + text[1:].replace("_", " ")

@@ -102,13 +102,14 @@ def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
     for item in profile.items():
         if not item.question:
             continue
+        called = profile.owner if profile.owner in item.question else writer.first
         forms = list(enumerate(custom_forms(item.question)))
         chosen = [(n, f) for n, f in forms if (n % 3 == 2) == (split == "heldout")]
         rng.shuffle(chosen)
         for place in range(count if tuned else min(count, len(chosen))):
             number, form = chosen[place % len(chosen)]
             if tuned and rng.random() < REWORDED:
-                number, form = "other", reworded(item.question, rng, profile.owner)
+                number, form = "other", reworded(item.question, rng, called)
             for perspective in profile.perspectives:
                 owner = perspective == "owner"
                 who = "owner" if owner else writer.named(perspective)
@@ -132,7 +133,7 @@ def _custom_rows(writer: Writer, split: str, count: int) -> list[dict]:
                     )
                 )
         for _ in range(ASKED_OF_OTHERS if tuned else 0):
-            name, form = rng.choice(names), reworded(item.question, rng, profile.owner)
+            name, form = rng.choice(names), reworded(item.question, rng, called)
             text, style = addressed(form, writer.first, profile.owner, name), writer.style()
             if text != form:
                 answer = phrasings.extra("strangers")["stranger_answers"][0].replace("{stranger}", name)
