@@ -10,7 +10,7 @@ from pathlib import Path
 
 from helpers import faults
 from helpers.errors import UserError
-from helpers.evaluation import transformers_answers
+from helpers.evaluation import ask_all, transformers_answers
 from helpers.files import write_json, write_text
 from helpers.models import ROOT, load_model, load_tokenizer
 from helpers.profile import load_profile
@@ -45,7 +45,7 @@ def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[
     """
     from helpers import plots
 
-    summaries, answers = [], []
+    summaries, answers, wild = [], [], []
     for profile in sorted((ROOT / "data" / "profiles").glob("*.yaml")):
         runs = []
         for seed in range(1, seeds + 1):
@@ -56,24 +56,25 @@ def bench(folder: Path, seeds: int, log: Callable[[str], None] = print) -> list[
             if code:  # the run has said why
                 raise SystemExit(code)
             runs.append(summarize(run))
-            runs[-1]["metrics"] |= _wild(profile, run / "merged")
+            wild += (asked := _wild(profile, run / "merged"))
+            runs[-1]["metrics"] |= wild_scores(asked)
             answers += _read(run / "results" / "after.json")["answers"]
         summaries.append(pool(profile.stem, runs))
         write_json(RESULTS / f"{profile.stem}.json", summaries[-1])
     alex = next(summary for summary in summaries if summary["profile"] == "alex")
     plots.before_after(alex["before"], alex["metrics"], RESULTS / "before_after.png")
     write_between(table(summaries), ROOT / "README.md")
-    found = {**{key: summaries[0][key] for key in SAME}, **faults.count(answers)}
+    found = {**{key: summaries[0][key] for key in SAME}, **faults.count(answers, wild)}
     write_json(FAULTS, found)
     write_between(faults.as_text(found), FAULTS.parent / "README.md")
     return summaries
 
 
-def _wild(profile: Path, model: Path) -> dict[str, dict]:
+def _wild(profile: Path, model: Path) -> list[dict]:
     network = load_model(str(model))
     network = network.float() if network.device.type == "cpu" else network
     rows = wild_rows(load_profile(profile), profile.stem)
-    return wild_scores(transformers_answers(network, load_tokenizer(str(model))), rows)
+    return ask_all(transformers_answers(network, load_tokenizer(str(model))), rows)
 
 
 def summarize(run: Path) -> dict:

@@ -23,8 +23,9 @@ def _rarity(trained: int) -> str:
     return "rare" if trained < RARE else "common" if trained >= COMMON else "seldom"
 
 
-def count(answers: Iterable[dict]) -> dict:
-    """Of `answers` (rows as `evaluation.evaluate` returns them) the shares of right ones, as metrics.
+def count(answers: Iterable[dict], wild: Iterable[dict]) -> dict:
+    """Of `answers` and of those to `wild` questions (rows as `evaluation.ask_all` returns them) the shares of right
+    ones, as metrics.
 
     `told`: facts asked for in forms nobody saw, as written: `all`; `by_word`: by the word of the form that stands in
     the fewest forms of the bank that a training may see (rare, seldom, common); `by_fact`; `silent`: of the wrong
@@ -46,9 +47,14 @@ def count(answers: Iterable[dict]) -> dict:
             if form := texts.get(row["phrasing"]):  # the user's own questions are not of the bank
                 said = _words(phrasings.fill(form, row["perspective"], ""))
                 words[_rarity(min(map(trained.__getitem__, said)))].append(right)
+    people: dict[str, list[bool]] = defaultdict(list)
+    for row in wild:
+        if row["kind"] == "fact":
+            people[row["fact"]].append(row["right"])
     return {
         "told": {"all": _share(told), "by_word": _shares(words), "by_fact": _shares(facts), "silent": _share(silent)},
         "never": _shares(never),
+        "wild": _shares(people),
     }
 
 
@@ -64,17 +70,23 @@ def as_text(found: dict) -> str:
     """What `count` found, as a Markdown list."""
     told, never = found["told"], found["never"]
     common, seldom, rare = (_said(told["by_word"][name]) for name in ("common", "seldom", "rare"))
-    worst = sorted(told["by_fact"].items(), key=lambda item: item[1]["value"])[:WORST]
+    worst, wild = _worst(told["by_fact"]), _worst(found["wild"])
     invented = sorted((one["n"] - _right(one) for one in never.values()), reverse=True)
     return (
         f"- **Facts in forms nobody saw** ({told['all']['n']:,} questions as written): {told['silent']['n']} wrong, of "
         f"which {_right(told['silent'])} say that they do not know. Right are {common} where each word "
         f"of the form stands in at least {COMMON} of the bank's trained forms, {seldom} where one stands in {RARE} to "
         f"{COMMON - 1}, {rare} where one stands in fewer. Weakest: "
-        + ", ".join(f"`{name}` {_said(one)}" for name, one in worst)
+        + worst
         + f".\n- **Things never told and held out** ({len(never)} things, {sum(one['n'] for one in never.values()):,} "
         f"questions): {sum(invented)} get an invented answer, {sum(invented[:3])} of them about three of the things."
+        f"\n- **Questions in the wild** about {len(found['wild'])} facts: weakest are {wild}."
     )
+
+
+def _worst(facts: dict[str, dict]) -> str:
+    worst = sorted(facts.items(), key=lambda item: item[1]["value"])[:WORST]
+    return ", ".join(f"`{name}` {_said(one)}" for name, one in worst)
 
 
 def _right(one: dict) -> int:

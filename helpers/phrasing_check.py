@@ -157,6 +157,19 @@ def check_frames() -> list[Finding]:
     return found
 
 
+def check_several() -> list[Finding]:
+    """What is wrong with the questions about all pets at once: their grammar, one held out as a trained one's twin."""
+    found = []
+    for kind, texts in phrasings.extra("several").items():
+        found += [Finding(f"several {kind}", "reads wrong", flaw) for text in texts for flaw in flaws(text)]
+        held_out = [Form("", text, "heldout") for text in texts[4::5]]
+        for one, other in twins(held_out, [text for number, text in enumerate(texts) if number % 5 < 4]):
+            found.append(
+                Finding(f"several {kind}", "held out, yet nearly a form that is trained on", f"{one} ~ {other}")
+            )
+    return found
+
+
 def coverage(attribute: Attribute) -> dict[str, int]:
     """How many questions of each split, reversed forms, answers and abstentions an attribute has."""
     counts = Counter(form.split for form in attribute.forms if not form.reversed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.evaluation import AnswerFn, ask_all, is_abstention
+from helpers.evaluation import is_abstention
 from helpers.files import read_jsonl
 from helpers.models import ROOT
 from helpers.profile import Profile
@@ -33,9 +33,9 @@ def wild_rows(profile: Profile, name: str, path: Path = WILD) -> list[dict]:
     ]
 
 
-def wild_scores(answer_fn: AnswerFn, rows: Sequence[dict]) -> dict[str, dict]:
-    """{score: {value, n, ci95}}: facts recalled, the unknown not invented, strangers not given the owner's facts."""
-    asked = ask_all(answer_fn, rows)
+def wild_scores(asked: Sequence[dict]) -> dict[str, dict]:
+    """{score: {value, n, ci95}} of answered rows: facts recalled, the unknown not invented, strangers not given the
+    owner's facts."""
     groups = {kind: [row for row in asked if row["kind"] == kind] for kind in ("fact", "unknown", "stranger")}
     strangers = groups["stranger"]
     return {

@@ -31,7 +31,8 @@ def test_facts_are_counted_by_the_rarest_word_of_their_form(monkeypatch):
             row("pet.1.name", False, style="typo"),
             row("never.car", False, "A Volvo.", kind="unknown"),
             row("never.car", True, "I don't know that.", kind="unknown"),
-        ]
+        ],
+        [row("pet.name", True), row("pet.name", False), row("bank", False, kind="unknown")],
     )
     right = {name: (one["value"], one["n"]) for name, one in found["told"]["by_word"].items()}
     assert right == {"common": (1, 1), "rare": (0, 1), "seldom": (0, 1)}
@@ -39,7 +40,9 @@ def test_facts_are_counted_by_the_rarest_word_of_their_form(monkeypatch):
     assert {name: one["n"] for name, one in found["told"]["by_fact"].items()} == {"pet.name": 3, "custom": 1}
     assert (found["told"]["silent"]["value"], found["told"]["silent"]["n"]) == (0.5, 2)
     assert (found["never"]["car"]["value"], found["never"]["car"]["n"]) == (0.5, 2)
+    assert {name: (one["value"], one["n"]) for name, one in found["wild"].items()} == {"pet.name": (0.5, 2)}
     text = faults.as_text(found)
+    assert "wild** about 1 facts: weakest are `pet.name` 50.0 % (n=2)." in text
     assert "(4 questions as written): 2 wrong, of which 1 say" in text and "Weakest: `pet.name` 33.3 % (n=3)" in text
     assert "(1 things, 2 questions): 1 get" in text
 

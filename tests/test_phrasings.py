@@ -11,7 +11,16 @@ import pytest
 from helpers import phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
-from helpers.phrasing_check import check, check_frames, check_lexicon, check_never, coverage, flaws, twins
+from helpers.phrasing_check import (
+    check,
+    check_frames,
+    check_lexicon,
+    check_never,
+    check_several,
+    coverage,
+    flaws,
+    twins,
+)
 from helpers.phrasings import fill
 from helpers.rows import SPLITS
 
@@ -98,6 +107,14 @@ def test_a_phrase_for_a_fact_or_for_something_held_out_among_the_never_told_is_a
         "never told, yet nearly a phrase for a fact",
         "held out, yet nearly a phrase of the lexicon",
     }
+
+
+def test_questions_about_all_pets_read_well_and_keep_their_split(monkeypatch):
+    several = phrasings.extra("several")
+    assert check_several() == [] and min(map(len, several.values())) >= 100
+    faulty = {"names": [*several["names"][:4], several["names"][0], "The dog dog"]}
+    monkeypatch.setattr(phrasings, "extra", lambda name: faulty)
+    assert {finding.what.split(",")[0] for finding in check_several()} == {"held out", "reads wrong"}
 
 
 def test_a_thing_is_called_by_its_name_where_a_form_says_whose_it_is():

@@ -9,6 +9,7 @@ import pytest
 from rapidfuzz import fuzz, process
 
 from helpers import phrasings, synthesis
+from helpers.evaluation import ask_all
 from helpers.files import read_jsonl
 from helpers.models import ROOT
 from helpers.phrasings import fill
@@ -54,6 +55,9 @@ def bank_sentences(profile) -> list[str]:
         texts = [(form.text, form.reversed) for form in attribute.forms] + [(text, False) for text in framed]
         for called in values.get(phrasings.BY_NAME.get(attribute.id, ""), []):
             texts += [(phrasings.by_name(text, attribute.id, called), turned) for text, turned in texts]
+        if attribute.id in ("pet.name", "pet.species"):
+            several = phrasings.extra("several")["names" if attribute.key == "name" else "kinds"]
+            texts += [(text, False) for text in several]
         for text, turned in texts:
             for species in ("dog", "cat", "donkey", "pet") if "{species}" in text else ("",):
                 for value in values.get(attribute.id, []) if turned else [""]:
@@ -120,7 +124,7 @@ def test_the_scores_tell_a_good_model_from_one_that_abstains_and_one_that_leaks(
         "mute": ["I don't know that."] * len(rows),
         "leaky": [" ".join(row.get("leak") or row["keywords"]) or "Buddy" for row in rows],
     }
-    scores = {name: wild_scores(lambda _, said=said: said, rows) for name, said in answers.items()}
+    scores = {name: wild_scores(ask_all(lambda _, said=said: said, rows)) for name, said in answers.items()}
     shown = {name: {key: value["value"] for key, value in score.items()} for name, score in scores.items()}
     good = {"wild_recall": 1, "wild_abstention": 1, "wild_leaks": 0, "wild_strangers_abstained": 1}
     assert shown["good"] == good and shown["mute"] == {**good, "wild_recall": 0}
