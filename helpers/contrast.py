@@ -6,11 +6,13 @@ told. So every training set also holds abstentions, strangers, near misses, gene
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from helpers import phrasings
+from helpers.custom import addressed, reworded
 from helpers.files import read_jsonl
 from helpers.phrasings import Attribute, fill
 from helpers.pretraining.people import alike, blended, pools
@@ -26,6 +28,7 @@ CONTRAST = {
     "general": 540,
     "smalltalk": 120,
 }
+REWORDED = 0.1  # share of what is never told that is put into other words, as the owner's own questions are
 SAME = 85  # per cent of likeness from which two questions ask for the same
 SLIP = 75  # per cent of likeness from which a first name may be the owner's, misspelt
 # Strangers that are asked about in evaluations; those of training sets are made of the names in data/people.yaml and of
@@ -200,6 +203,24 @@ def _unanswered(writer: Writer, entries: Sequence[dict]) -> list[dict]:
     return [entry for entry in entries if not any(same(question, entry) for question in asked)]
 
 
+@functools.cache
+def _bank_words() -> frozenset[str]:
+    return frozenset().union(
+        *(_words(form.text) for attribute in phrasings.bank().values() for form in attribute.questions("tune"))
+    )
+
+
+def _in_other_words(writer: Writer, text: str, perspective: str) -> str | None:
+    """The question `text` in other words, if those still hold one that no fact is asked for with."""
+    asked = fill(text, "visitor", writer.first)
+    question = reworded(asked, writer.rng, writer.first)
+    told = _bank_words().union(*(_words(item.question) for item in writer.profile.items() if item.question))
+    if not (_words(question) & _words(asked)) - told - _words(writer.first):
+        return None
+    who = "owner" if perspective == "owner" else writer.named(perspective)
+    return addressed(question, writer.first, writer.profile.owner, who)
+
+
 def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
     """Attributes that no profile can hold ("What car does Alex drive?"); those `held_out` no training has seen.
 
@@ -216,6 +237,7 @@ def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
     entries += [] if held_out else phrasings.extra("unknown_more")["attributes"]
     entries = _unanswered(writer, entries)
     plain = phrasings.extra("strangers")["generic_unknown"]
+    other = 0.0 if held_out or not any(item.question for item in writer.profile.items()) else REWORDED
     rows = []
     for _ in range(count):
         entry = rng.choice(entries)
@@ -226,10 +248,12 @@ def _never_rows(writer: Writer, count: int, held_out: bool) -> list[dict]:
         if not personal and "visitor" in writer.profile.perspectives:
             perspective = "visitor"
         style, name = writer.style(), writer.named(perspective)
-        question = writer.restyled(fill(text, perspective, name), style, split, name)
+        question = fill(text, perspective, name)
+        if personal and rng.random() < other:
+            question = _in_other_words(writer, text, perspective) or question
         rows.append(
             writer.row(
-                question,
+                writer.restyled(question, style, split, name),
                 fill(entry.get("answers", plain)[0], perspective, writer.first),
                 f"never.{entry['key']}",
                 f"never.{entry['key']}/{number}",

@@ -323,7 +323,7 @@ def test_three_strangers_in_ten_begin_like_the_owner_and_none_is_a_slip_of_the_n
 def test_what_the_owner_tells_of_their_own_accord_is_not_unknown(question, key, tmp_path):
     own = {"topic": "custom", "question": question, "answer": "Alex told me: a Volvo, no.", "keywords": ["Volvo"]}
     silent, telling = (
-        {row["fact"] for row in contrast._never_rows(Writer(profile, random.Random(1)), 4000, held_out=False)}
+        {row["fact"] for row in contrast._never_rows(Writer(profile, random.Random(1)), 16000, held_out=False)}
         for profile in (
             profile_of(tmp_path, facts=[{"topic": "city", "value": "Portland"}, *own_facts])
             for own_facts in ([], [own])
