@@ -16,6 +16,7 @@ _SMALL = frozenset(
     "by from and or what who whom whose which when where why how his her my your their its he she i me him them it "
     "that".split()
 )
+_JOIN = "ǂ"  # a letter to regular expressions, and in no text
 _AUX = "did|does|do|has|have|had|is|are|was|were|will|would|can|could|should|may|might|must"
 _SUBJECT = {"does": "do", "has": "have", "is": "am", "was": "was"}  # before "I"
 _TO_YOU = {"is": "are", "was": "were", "has": "have", "does": "do"}  # after "You"
@@ -125,14 +126,14 @@ def reworded(question: str, rng: random.Random, name: str) -> str:
     What people say in other words often shares no more with the question than "honeymoon", so a third of the results
     hold one or two of its longest words: "Tell me about Ana's honeymoon."
     """
-    synonyms, whole = phrasings.extra("synonyms"), name.replace(" ", "_")
+    synonyms, whole = phrasings.extra("synonyms"), name.replace(" ", _JOIN)
     text = question.rstrip("?!. ").replace(name, whole)
 
     def other(match: re.Match) -> str:
         found = synonyms.get(match[0].lower())
         if not found or match[0] == whole or rng.random() < 0.45:
             return match[0]
-        word = rng.choice(found).replace(" ", "_")  # as one word, until the end
+        word = rng.choice(found).replace(" ", _JOIN)  # as one word, until the end
         return word[:1].upper() + word[1:] if match[0][:1].isupper() else word
 
     text = _articles(re.sub(r"[\w'-]+", other, text))
@@ -163,4 +164,4 @@ def reworded(question: str, rng: random.Random, name: str) -> str:
         text = rng.choice(LEADS) + (text if text.startswith(whole) else text[:1].lower() + text[1:]) + "?"
     else:
         text += "?"
-    return text[:1].upper() + text[1:].replace("_", " ")
+    return text[:1].upper() + text[1:].replace(_JOIN, " ")
