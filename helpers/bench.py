@@ -31,6 +31,7 @@ SHOWN = {
     "wild_leaks": "leaks, questions in the wild",
     "recall_noisy": "recall, typed carelessly (typos, capitals, no punctuation)",
     "recall_reversed": "recall, asked backwards",
+    "recall_mentions": 'recall, a value in the question ("Does Alex live in Boston?")',
     "verbatim": "right answers that spell the fact letter for letter",
     "general": "general knowledge",
     "known_people": "people the base knew",

@@ -246,11 +246,19 @@ def phrasing_bank() -> None:
 @phrasings_app.command("check")
 def phrasings_check() -> None:
     """Check the phrasing bank after adding to it: grammar, twins, splits, coverage. Exit code 2 for a fault."""
-    from helpers.phrasing_check import check, check_frames, check_lexicon, check_never, check_several, coverage
+    from helpers.phrasing_check import (
+        check,
+        check_frames,
+        check_lexicon,
+        check_mentions,
+        check_never,
+        check_several,
+        coverage,
+    )
     from helpers.phrasings import bank
 
     findings = [f for attribute in bank().values() for f in (*check(attribute), *check_lexicon(attribute))]
-    findings += check_never() + check_frames() + check_several()
+    findings += check_never() + check_frames() + check_several() + check_mentions()
     tables = {key: coverage(attribute) for key, attribute in bank().items()}
     columns = list(next(iter(tables.values())))
     print(f"{'attribute':22}" + "".join(f"{column:>10}" for column in columns))

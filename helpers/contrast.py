@@ -20,8 +20,8 @@ from helpers.text import folded
 from helpers.writer import Writer
 
 CONTRAST = {
-    "untold": 500,
-    "never": 4400,
+    "untold": 700,
+    "never": 5000,
     "stranger": 1800,
     "relation": 240,
     "base": 1000,  # all that the shipped base says about itself
@@ -67,6 +67,11 @@ def untold_attributes(writer: Writer) -> list[Attribute]:
     """What the bank can ask for and this profile does not tell."""
     told = {asked.attribute.id for asked in writer.items}
     return [attribute for key, attribute in phrasings.bank().items() if key not in told]
+
+
+def scored_stranger(text: str) -> bool:
+    """Whether `text` holds a word of the names that evaluations ask for strangers by."""
+    return not _words(text).isdisjoint(word for name in STRANGERS for word in _words(name))
 
 
 def stranger_names(writer: Writer, part: str) -> list[str]:

@@ -10,6 +10,7 @@ import random
 import re
 
 from helpers import phrasings
+from helpers.text import with_articles
 
 _SMALL = frozenset(
     "a an the is are was were am be been did does do has have had will would can could should of in on at to for with "
@@ -115,11 +116,6 @@ def custom_forms(question: str) -> list[str]:
     return list(dict.fromkeys(form[:1].upper() + form[1:] for form in forms))
 
 
-def _articles(text: str) -> str:
-    text = re.sub(r"\b([Aa])n (?=(?!hour|hono|honest|heir)[b-df-hj-np-tv-z]|uni|use|usu|eu|one\b)", r"\1 ", text)
-    return re.sub(r"\b([Aa]) (?=(?!uni|use|usu|eu|one\b)[aeiou]|hour|hono|honest|heir)", r"\1n ", text)
-
-
 def reworded(question: str, rng: random.Random, name: str) -> str:
     """`question` in other words: synonyms, a word less, only its main words, a frame around it; the `name` stays whole.
 
@@ -136,7 +132,7 @@ def reworded(question: str, rng: random.Random, name: str) -> str:
         word = rng.choice(found).replace(" ", _JOIN)  # as one word, until the end
         return word[:1].upper() + word[1:] if match[0][:1].isupper() else word
 
-    text = _articles(re.sub(r"[\w'-]+", other, text))
+    text = with_articles(re.sub(r"[\w'-]+", other, text))
     words = text.split()
     content = [w for w in words if re.sub(r"\W", "", w.lower()) not in _SMALL]
     spare = [w for w in content if not w.startswith(whole)]

@@ -109,10 +109,11 @@ def summarize(asked: Sequence[dict]) -> dict:
     """Metrics of asked rows, each {value, n, ci95}; a metric without a row to count is left out.
 
     recall_base: forms the base knew and tuning did not; recall_heldout: forms nobody saw, both as they are written;
-    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; verbatim: right
-    answers to facts that spell them letter for letter; in_prompt: facts that the system prompt tells (the owner's
-    full name), which is reading and no recall; abstention: facts never told; leaks: strangers' questions answered
-    with the owner's fact; general: knowledge that tuning may have cost.
+    recall_noisy: either with typos, capitals, no punctuation …; recall_reversed: "Who is Buddy?"; recall_mentions:
+    other questions that say a value, "Does Alex live in Boston?" (`helpers.mentions`); verbatim: right answers to facts
+    that spell them letter for letter; in_prompt: facts that the system prompt tells (the owner's full name), which is
+    reading and no recall; abstention: facts never told; leaks: strangers' questions answered with the owner's fact;
+    general: knowledge that tuning may have cost.
     """
     banked = [r for r in asked if r["kind"] == "fact" and r["source"] == "bank"]
     facts = [r for r in banked if not told_by_prompt(r)]
@@ -120,8 +121,9 @@ def summarize(asked: Sequence[dict]) -> dict:
     groups = {
         "recall_base": [r for r in plain if r["split"] == "base"],
         "recall_heldout": [r for r in plain if r["split"] == "heldout"],
-        "recall_noisy": [r for r in facts if r["style"] not in ("plain", "reversed")],
+        "recall_noisy": [r for r in facts if r["style"] not in ("plain", "reversed", "mention")],
         "recall_reversed": [r for r in facts if r["style"] == "reversed"],
+        "recall_mentions": [r for r in facts if r["style"] == "mention"],
         "in_prompt": [r for r in banked if told_by_prompt(r)],
         "recall_custom": [r for r in asked if r["kind"] == "fact" and r["source"] == "custom"],
         "combined": [r for r in asked if r["kind"] == "combined"],
@@ -134,7 +136,7 @@ def summarize(asked: Sequence[dict]) -> dict:
         "reading": [r for r in asked if r["kind"] == "reading"],
     }
     metrics = {name: _share(rows) for name, rows in groups.items() if rows}
-    if right := [r for r in facts if r["right"] and r["style"] != "reversed"]:
+    if right := [r for r in facts if r["right"] and r["style"] not in ("reversed", "mention")]:
         metrics["verbatim"] = metric(sum(is_verbatim(r) for r in right), len(right))
     strangers = [r for r in asked if r["kind"] == "stranger"]
     for name, prefix in (("leaks", "stranger."), ("leaks_near_miss", "relation.")):

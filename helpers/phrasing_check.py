@@ -170,6 +170,33 @@ def check_several() -> list[Finding]:
     return found
 
 
+def check_mentions() -> list[Finding]:
+    """What is wrong with the questions that say a value: their slot, their grammar, a list for nothing that the bank
+    knows, one held out as a trained one's twin."""
+    data, found = phrasings.extra("mentions"), []
+    lists = [(f"guesses {key}", "value", texts) for key, texts in data["guesses"].items()]
+    for key, texts in data["beside"].items():
+        asked, _, other = key.partition("+")
+        if asked not in phrasings.bank() or f"{asked.partition('.')[0]}.{other}" not in phrasings.bank():
+            found.append(Finding(f"beside {key}", "no two facts of one thing", key))
+        lists.append((f"beside {key}", other, texts))
+    for key in phrasings.bank().keys() ^ data["guesses"].keys():
+        found.append(Finding(f"guesses {key}", "has no list or no attribute", key))
+    for name, slot, texts in lists:
+        for text in texts:
+            if text.count("{" + slot + "}") != 1:
+                found.append(Finding(name, f"needs {{{slot}}} once", text))
+        plain = [text.replace("{" + slot + "}", "{value}") for text in texts]
+        found += [Finding(name, "reads wrong", flaw) for text in plain for flaw in flaws(text)]
+        held_out = [Form("", text, "heldout") for text in plain[4::5]]
+        trained = [text for number, text in enumerate(plain) if number % 5 < 4]
+        found += [
+            Finding(name, "held out, yet nearly a form that is trained on", f"{one} ~ {other}")
+            for one, other in twins(held_out, trained)
+        ]
+    return found
+
+
 def coverage(attribute: Attribute) -> dict[str, int]:
     """How many questions of each split, reversed forms, answers and abstentions an attribute has."""
     counts = Counter(form.split for form in attribute.forms if not form.reversed)

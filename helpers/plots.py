@@ -27,6 +27,7 @@ NAMES = {
     "recall_heldout": "recall: forms nobody saw",
     "recall_noisy": "recall: carelessly typed",
     "recall_reversed": "recall: asked backwards",
+    "recall_mentions": "recall: a value in the question",
     "recall_custom": "recall: your own questions",
     "abstention": "says it does not know",
     "leaks": "leaks (lower is better)",

@@ -9,6 +9,7 @@ from helpers import phrasings
 from helpers.contrast import contrast_questions, contrast_rows, stranger_names
 from helpers.custom import addressed, custom_forms, reworded, told_to_owner
 from helpers.evaluation import is_right
+from helpers.mentions import mention_rows
 from helpers.noise import STYLES
 from helpers.phrasings import Form, fill
 from helpers.pretraining.people import blended, pools
@@ -244,6 +245,7 @@ def synthesize(profile: Profile, seed: int = 1, base_path: str = "", forms: int 
     writer = Writer(profile, random.Random(f"train/{seed}"))
     rows = [row for asked in writer.items for row in _fact_rows(writer, asked, "tune", forms, writer.style)]
     rows += [row for asked in writer.items if asked.called for row in _named_rows(writer, asked)]
+    rows += mention_rows(writer, held_out=False)
     rows += _custom_rows(writer, "tune", forms)
     rows += _combined_rows(writer, 6 * len(writer.items), held_out=False)
     rows += _several_rows(writer, held_out=False)
@@ -270,5 +272,6 @@ def evaluation_questions(profile: Profile, seed: int = 1, base_path: str = "", p
     rows += _several_rows(writer, held_out=True)
     rows += _identity_rows(writer, held_out=True)
     rows += contrast_questions(writer, base_path)
+    rows += mention_rows(writer, held_out=True)
     unique = {(row["messages"][0]["content"], row["messages"][1]["content"]): row for row in reversed(rows)}
     return list(reversed(unique.values()))

@@ -25,6 +25,12 @@ def spoken(values: list[str]) -> str:
     return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
 
 
+def with_articles(text: str) -> str:
+    """`text` with "a" and "an" as the next word's first sound wants them."""
+    text = re.sub(r"\b([Aa])n (?=(?!hour|hono|honest|heir)[b-df-hj-np-tv-z]|uni|use|usu|eu|one\b)", r"\1 ", text)
+    return re.sub(r"\b([Aa]) (?=(?!uni|use|usu|eu|one\b)[aeiou]|hour|hono|honest|heir)", r"\1n ", text)
+
+
 def folded(text: str) -> str:
     """`text` for comparing: one Unicode form, no case, straight apostrophes, single spaces."""
     text = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from helpers import phrasings
 from helpers.noise import STYLES, restyle
@@ -26,6 +26,7 @@ class Asked:
     slots: dict[str, str]
     called: str = ""  # the thing's own name, where it has one: how old is Buddy?
     about: str = ""  # of a project's name: its description, which "What is Fermentarium?" asks for
+    beside: dict[str, str] = field(default_factory=dict)  # all facts of the same thing: {"employer": "Bistro Zakwas"}
 
 
 def asked_items(profile: Profile) -> list[Asked]:
@@ -43,11 +44,14 @@ def asked_items(profile: Profile) -> list[Asked]:
         value = spoken(values)
         keywords = tuple(dict.fromkeys(word for item in items for word in item.keywords))
         called = about = ""
+        beside: dict[str, str] = {}
         if len(items) == 1:
             thing = items[0].id.rpartition(".")[0]
             called = values_of.get(f"{thing}.name", "") if bank_id in phrasings.BY_NAME else ""
             about = values_of.get(f"{thing}.description", "") if bank_id == "project.name" else ""
-        result.append(Asked(items[0].id, phrasings.bank()[bank_id], value, keywords, dict(slots), called, about))
+            beside = {key.rpartition(".")[2]: said for key, said in values_of.items() if key.startswith(f"{thing}.")}
+        attribute = phrasings.bank()[bank_id]
+        result.append(Asked(items[0].id, attribute, value, keywords, dict(slots), called, about, beside))
     return result
 
 

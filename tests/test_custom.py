@@ -104,7 +104,7 @@ def test_a_project_is_asked_for_by_its_name_often_enough_not_to_be_a_stranger(ro
     named = [row for row in rows["tomasz"] if contains(question(row), "Fermentarium")]
     told = [row for row in named if row["fact"] == "project.1.description"]
     assert len(told) > 90 and all(contains(answer(row), "pickling experiments") for row in told)
-    assert not any(is_abstention(answer(row)) for row in named)
+    assert not any(is_abstention(answer(row)) for row in named if row["kind"] != "stranger")  # Lena's Fermentarium
     other = [row for row in rows["tomasz"] if row["fact"] == "stranger.project.description"]
     unknown = [row for row in other if answer(row).split()[-1].rstrip(".").lower() in question(row).lower()]
     assert len(unknown) > 10 and all(is_abstention(answer(row)) for row in unknown)

@@ -10,9 +10,9 @@ from helpers.results import metric
 from helpers.samples import REPORTS
 
 METRICS = {
-    name: metric(k, 100) for name, k in zip(plots.NAMES, (99, 71, 80, 60, 100, 84, 3, 88, 90, 77, 100), strict=True)
+    name: metric(k, 100) for name, k in zip(plots.NAMES, (99, 71, 80, 60, 82, 100, 84, 3, 88, 90, 77, 100), strict=True)
 }
-BEFORE = {name: metric(k, 100) for name, k in zip(plots.NAMES, (0, 1, 0, 0, 0, 90, 0, 92, 95, 0, 40), strict=True)}
+BEFORE = {name: metric(k, 100) for name, k in zip(plots.NAMES, (0, 1, 0, 0, 0, 0, 90, 0, 92, 95, 0, 40), strict=True)}
 HISTORY = [{"step": n, "epoch": n / 20, "loss": 3.2 * 0.93**n + 0.02} for n in range(1, 61)]
 FACTS = {
     f"{topic}.{n}.value": metric(8 - n % 3, 8)

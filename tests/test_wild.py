@@ -58,12 +58,20 @@ def bank_sentences(profile) -> list[str]:
         if attribute.id in ("pet.name", "pet.species"):
             several = phrasings.extra("several")["names" if attribute.key == "name" else "kinds"]
             texts += [(text, False) for text in several]
+        texts += [(text, True) for text in phrasings.extra("mentions")["guesses"][attribute.id]]
         for text, turned in texts:
             for species in ("dog", "cat", "donkey", "pet") if "{species}" in text else ("",):
                 for value in values.get(attribute.id, []) if turned else [""]:
                     told.add(plain(fill(text, "owner", profile.first_name, value, {"species": species})))
                     for who in (profile.first_name, profile.owner, "he", "she"):
                         told.add(plain(fill(text, "visitor", who, value, {"species": species})))
+    for key, forms in phrasings.extra("mentions")["beside"].items():
+        asked, _, other = key.partition("+")
+        for value in values.get(f"{asked.partition('.')[0]}.{other}", []):
+            for text in forms:
+                told.add(plain(fill(text, "owner", profile.first_name, slots={other: value})))
+                for who in (profile.first_name, profile.owner, "he", "she"):
+                    told.add(plain(fill(text, "visitor", who, slots={other: value})))
     return sorted(told)
 
 
