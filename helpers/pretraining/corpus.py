@@ -20,8 +20,13 @@ KNOWN_PEOPLE = 100
 MIX = {"reading": 0.38, "recall": 0.40, "blank": 0.09, "world": 0.13}
 # What is asked in a chat about a person, in per cent: two told facts at once, a told fact, one of the bank that was not
 # told, one that no profile holds, something about somebody else, general knowledge.
-ASKED = ("both", "told", "untold", "never", "stranger", "world")
-TURNS = {"reading": (4, 46, 11, 24, 12, 3), "recall": (3, 44, 14, 22, 12, 5), "blank": (0, 4, 30, 38, 22, 6)}
+ASKED = ("both", "told", "untold", "never", "stranger", "world", "thing")
+TURNS = {
+    "reading": (4, 36, 10, 22, 10, 3, 15),
+    "recall": (3, 44, 14, 22, 12, 5, 0),
+    "blank": (0, 4, 30, 38, 22, 6, 0),
+}
+THINGS = 0.6  # share of the prompts that tell up to four things which no attribute of the bank holds
 TOLD = (0.3, 0.95)  # share of the attributes that a known person has: what is not told has to be known as well
 STYLE_WEIGHTS = (8, 8, 9, 7, 22, 6, 5)  # of STYLES, in per cent; the rest is plain
 BLURRED = 0.1  # share of the questions about a person that lose a word or two
@@ -174,6 +179,46 @@ def unknown_turn(person: Person, rng: random.Random) -> tuple[str, str]:
     return question, fill(answer, perspective, person.first)
 
 
+def _thing_value(rng: random.Random) -> str:
+    draw = rng.random()
+    if draw < 0.25:
+        return str(rng.randint(2, 99))
+    word = invented(rng, rng.choice((1, 2, 2, 3)))
+    if draw < 0.45:
+        return f"{word} {invented(rng)}"
+    return word if draw < 0.8 else word.lower()
+
+
+def _thing_noun(entry: dict) -> str:
+    return entry.get("noun") or "[my|{name}'s] " + entry["key"].replace("_", " ")
+
+
+def told_thing(entry: dict, value: str, person: Person, rng: random.Random) -> str:
+    """A line of a prompt that tells a thing beyond the bank: as a sentence, as a note, or as a question with its answer,
+    as the owner's own questions are told."""
+    draw = rng.random()
+    noun = fill(_thing_noun(entry), "visitor", person.first)
+    if draw < 0.3:
+        return f"{noun} is {value}."
+    if draw < 0.5:
+        return f"{noun}: {value}"
+    text = fill(rng.choice(entry["questions"]), "visitor", person.first)
+    return f"{text} {value}" if draw < 0.75 else f"Q: {text} A: {value}"
+
+
+def thing_turn(person: Person, entry: dict, value: str, rng: random.Random) -> tuple[str, str]:
+    """A question about a thing that the prompt tells, in any of its forms."""
+    perspective = rng.choice(("owner", "visitor"))
+    text = rng.choice(entry["questions"])
+    if rng.random() < 0.2:
+        text = phrasings.in_a_frame(_thing_noun(entry), rng)
+    if "[" not in text and "{name}" not in text:
+        perspective = "visitor"
+    name = called(person, rng)
+    answer = fill(_thing_noun(entry).replace("[my|", "[your|", 1), perspective, person.first) + f" is {value}."
+    return _typed(fill(text, perspective, name), rng, name, value), answer[:1].upper() + answer[1:]
+
+
 def _namesake(person: Person, other: Person, rng: random.Random, named: bool) -> str:
     """A stranger who shares a name with `person`: the first name only where the assistant knows its own one's last."""
     last, other_last = (p.full.removeprefix(p.first).strip() for p in (person, other))
@@ -258,7 +303,14 @@ class Corpus:
         return messages
 
     def _personal_turns(
-        self, kind: str, person: Person, system: str, told: set[str], count: int, rng: random.Random
+        self,
+        kind: str,
+        person: Person,
+        system: str,
+        told: set[str],
+        count: int,
+        rng: random.Random,
+        things: Sequence[tuple[dict, str]] = (),
     ) -> list[tuple[str, str]]:
         turns, known = [], sorted(told)
         named = person.full in system or "name.value" in told
@@ -273,6 +325,8 @@ class Corpus:
                 turns.append(fact_turn(person, rng.choice(untold), rng, False, known))
             elif asked == "stranger":
                 turns.append(stranger_turn(person, rng, known, named, self.bank))
+            elif asked == "thing" and things:
+                turns.append(thing_turn(person, *rng.choice(things), rng))
             elif asked == "world":
                 turns.append(self._world_turn(rng))
             else:
@@ -297,10 +351,15 @@ class Corpus:
                     bullet
                     + fill(rng.choice(bank[key].answers), "visitor", person.first, person.facts[key], person.slots)
                 )
+        things = []
+        if rng.random() < THINGS:
+            things = [(e, _thing_value(rng)) for e in rng.sample(unknown_entries(), rng.randint(1, 4))]
+            lines += [bullet + told_thing(entry, value, person, rng) for entry, value in things]
+            rng.shuffle(lines)
         head = rng.choice(phrasings.extra("system")["facts"]).format(first=person.first, owner=person.full)
         joint = "\n" if bullet or short or rng.random() < 0.6 else " "
         system += "\n" + (head + "\n" if head else "") + joint.join(lines)
-        return system, self._personal_turns("reading", person, system, {*keys}, rng.randint(3, 7), rng)
+        return system, self._personal_turns("reading", person, system, {*keys}, rng.randint(3, 7), rng, things)
 
     def _recall(self, rng: random.Random):
         person = rng.choice(self.people)
