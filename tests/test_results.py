@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import subprocess
 import time
 
 import pytest
 
 from helpers import results
+from helpers.models import ROOT
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 100), (100, 100), (50, 100), (98, 100), (3, 7)])
@@ -100,3 +102,26 @@ def test_commit_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert results.commit.__wrapped__(tmp_path) == "unknown"
     assert results.gpu() is None
+
+
+def shares(data):
+    """All metrics within nested data."""
+    if isinstance(data, dict) and data.keys() == {"value", "n", "ci95"}:
+        return [data]
+    inner = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return [metric for one in inner for metric in shares(one)]
+
+
+def test_every_percentage_told_of_a_trial_stands_in_its_file():
+    folder = ROOT / "data" / "results"
+    found = shares(json.loads((folder / "trials.json").read_text(encoding="utf-8")))
+    assert len(found) > 200 and all(one == results.metric(round(one["value"] * one["n"]), one["n"]) for one in found)
+    trials = json.loads((folder / "trials.json").read_text(encoding="utf-8"))["saying_a_value"]["runs"]
+    for key in ("recall_heldout", "abstention_never", "leaks"):  # told of the three profiles together
+        for variant in ("shipped", "half"):
+            runs = [run["metrics"][key] for run in trials if run["variant"] == variant]
+            found.append(results.metric(sum(round(r["value"] * r["n"]) for r in runs), sum(r["n"] for r in runs)))
+    measured = {f"{100 * one['value']:.1f}" for one in found}
+    told = (folder / "README.md").read_text(encoding="utf-8").split("<!-- trials:begin -->")[1]
+    numbers = re.findall(r"\b\d+\.\d\b", told.split("<!-- trials:end -->")[0])
+    assert len(numbers) > 50 and set(numbers) <= measured
