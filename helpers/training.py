@@ -63,7 +63,7 @@ def suited(settings: TrainSettings, parameters: int) -> TrainSettings:
         "epochs": 1 if small else 1 / 4,
         "layers": 6 if small else None,
         "batch_size": 8 if small else 6,
-        "strength": 0.92 if small else 1,
+        "strength": 0.9 if small else 1,
     }
     return dataclasses.replace(settings, **{name: getattr(settings, name) or value for name, value in chosen.items()})
 
