@@ -31,7 +31,7 @@ run: setup ## from a profile to a model you can chat with (PROFILE, OUT, BASE, S
 
 test: setup ## check the style and run all tests
 	@$(RUN) -m ruff check .
-	@$(RUN) -m pytest tests
+	@$(RUN) -m pytest tests -n logical --maxprocesses 4 --dist worksteal
 
 chat: setup ## talk to your model in the terminal (OUT)
 	@$(RUN) -m helpers chat --model "$(OUT)"

@@ -26,6 +26,7 @@ NOT_NEEDED = (
     "nbformat",
     "hypothesis",
     "pytest",
+    "pytest-xdist",
     "ruff",
 )
 SHOWN = ("torch", "numpy", "transformers", "trl", "peft", "unsloth", "llama-cpp-python")
