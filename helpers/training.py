@@ -118,8 +118,9 @@ def train(
         config = _config(base, settings, len(order), out_dir / ".checkpoints", precision, device, model)
         trainer = _trainer(trainer_class, model, tokenizer, config, settings, chats, order)
         trainer.add_callback(_watch(settings, epoch_steps, log, clock))
-        # PEFT would turn the inputs of the LoRA matrices into fp32 and the precision set for training back again.
-        with disable_input_dtype_casting(model, active=apart):
+        # PEFT would turn the inputs of the LoRA matrices into fp32 and the precision set for training back again. In
+        # fp32 it has to turn them: nothing else does, and TRL makes the matrices bf16 for QLoRA.
+        with disable_input_dtype_casting(model, active=apart and precision != "fp32"):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         history = [
             {

@@ -402,6 +402,8 @@ def test_lora_computes_in_the_precision_of_training(base, engine, size, tmp_path
         assert parts
 
     monkeypatch.setattr(engines, "machine_precision", lambda: ("cpu", "bf16"))
+    if "unsloth" in sys.modules:  # it asks the processor, and would take fp32 where that has no bf16
+        monkeypatch.setattr("unsloth_zoo.cpu.trainer.cpu_bf16_supported", lambda: True)
     monkeypatch.setattr(engines, "suit_attention", watch)
     told = dataclasses.replace(base, parameters=size)
     result = train(told, ROWS, tmp_path, dataclasses.replace(SETTINGS, engine=engine, epochs=1), quiet)
