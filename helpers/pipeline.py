@@ -13,13 +13,14 @@ from pathlib import Path
 
 from helpers import evaluation, quality, synthesis
 from helpers.contrast import CONTRAST
+from helpers.engines import size_of
 from helpers.errors import UserError
 from helpers.files import peak_ram_mb, read_jsonl, sha256, write_bytes, write_json, write_jsonl, write_text
 from helpers.models import Model, load_model, load_tokenizer, resolve
 from helpers.phrasings import BANK
 from helpers.profile import Profile, load_profile
 from helpers.results import record
-from helpers.training import TrainSettings, train
+from helpers.training import TrainSettings, suited, train
 
 Log = Callable[[str], None]
 STEPS = ("dataset", "before", "training", "merge", "after", "gguf", "report")
@@ -114,7 +115,8 @@ def begin(
         raise UserError("is a file, not a folder", out, "Choose another --out.")
     settings = dataclasses.replace(settings or TrainSettings(), seed=seed)
     data = Path(profile_path).read_bytes()
-    inputs = [hashlib.sha256(data).hexdigest(), _fingerprint(model), seed, quant, dataclasses.asdict(settings)]
+    decided = dataclasses.asdict(suited(settings, size_of(model)))
+    inputs = [hashlib.sha256(data).hexdigest(), _fingerprint(model), seed, quant, decided]
     inputs += [_contents(BANK), synthesis.FORMS, CONTRAST]
     run = Run(out, hashlib.sha256(json.dumps(inputs).encode()).hexdigest(), log)
     write_bytes(out / "profile.yaml", data)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 import pytest
 
 # Before torch loads OpenMP: waiting threads sleep, so that tests stay quick on a busy computer.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-# Tests run side by side (pytest-xdist): each process lets Unsloth write its compiled modules into a folder of its own.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["UNSLOTH_COMPILE_LOCATION"] = str(Path(tempfile.gettempdir(), f"unsloth_tests_{WORKER}"))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -272,6 +273,15 @@ def test_wrong_input_is_told_before_anything_is_written(profile, tmp_path, tiny_
     with pytest.raises(UserError, match="citty"):
         personalize(profile, out, str(tiny_base))
     assert not out.exists()
+
+
+def test_other_defaults_of_the_training_make_another_run(profile, tmp_path, tiny_base, monkeypatch):
+    from helpers import pipeline
+
+    keys = [pipeline.begin(profile, tmp_path / "run", str(tiny_base)).key for _ in range(2)]
+    monkeypatch.setattr(pipeline, "suited", lambda settings, size: dataclasses.replace(settings, strength=0.5))
+    keys.append(pipeline.begin(profile, tmp_path / "run", str(tiny_base)).key)
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_file_in_the_place_of_the_run_folder_is_refused_and_stays(profile, tmp_path, tiny_base):

@@ -204,8 +204,19 @@ def test_unsloth_and_peft_agree(uninterrupted):
     assert sum(one) / len(one) == pytest.approx(sum(other) / len(other), rel=0.1)
 
 
+def compute_in(precision: str, monkeypatch) -> None:
+    """Train in `precision`, whatever this processor is quick in."""
+    monkeypatch.setattr(engines, "machine_precision", lambda: ("cpu", precision))
+    if "unsloth" in sys.modules:  # it asks the processor as well, and would take fp32 where that has no bf16
+        monkeypatch.setattr("unsloth_zoo.cpu.trainer.cpu_bf16_supported", lambda: True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("engine", ["unsloth", "peft"])
-def test_qlora_trains_on_the_cpu(base, tmp_path, engine):
+def test_qlora_trains_on_the_cpu(base, tmp_path, engine, precision, monkeypatch):
+    if engine == "unsloth":
+        pytest.importorskip("unsloth")
+    compute_in(precision, monkeypatch)
     settings = dataclasses.replace(SETTINGS, quantized=True, epochs=4, engine=engine)
     result = train(base, ROWS, tmp_path, settings, quiet)
     assert result["history"][-1]["loss"] < 0.5 * result["history"][0]["loss"]
@@ -401,9 +412,7 @@ def test_lora_computes_in_the_precision_of_training(base, engine, size, tmp_path
             part.register_forward_hook(lambda part, ins, out: seen.add((part.weight.dtype, ins[0].dtype, out.dtype)))
         assert parts
 
-    monkeypatch.setattr(engines, "machine_precision", lambda: ("cpu", "bf16"))
-    if "unsloth" in sys.modules:  # it asks the processor, and would take fp32 where that has no bf16
-        monkeypatch.setattr("unsloth_zoo.cpu.trainer.cpu_bf16_supported", lambda: True)
+    compute_in("bf16", monkeypatch)
     monkeypatch.setattr(engines, "suit_attention", watch)
     told = dataclasses.replace(base, parameters=size)
     result = train(told, ROWS, tmp_path, dataclasses.replace(SETTINGS, engine=engine, epochs=1), quiet)
