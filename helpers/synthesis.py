@@ -15,8 +15,8 @@ from helpers.pretraining.people import blended, pools
 from helpers.profile import Profile
 from helpers.writer import Asked, Writer
 
-# Question forms per fact and perspective in a training set, three in four of those that the bank lets it see: a model
-# is trained on each of many once and not on a few of them again and again.
+# Question forms per fact and perspective in a training set, about a quarter of those that the bank lets it see: a model
+# is trained on each of many once and not on a few of them again and again. 176 are no better (data/results/README.md).
 FORMS = 160
 BY_NAME = 0.4  # share of the forms for "my dog" in an evaluation that say its name instead
 # Further forms of a training set that say such a name, and how many more say one that is not its own. With few of them
