@@ -137,3 +137,6 @@ def test_every_percentage_told_of_a_trial_stands_in_its_file():
     counted = re.findall(r"(\d+\.\d) %[^()%]*, n=([\d,]+)\)", told)  # those that name their count: 52.4 % (…, n=42)
     measured = {(f"{100 * one['value']:.1f}", f"{one['n']:,}") for one in found}
     assert len(counted) >= 14 and set(counted) <= measured, set(counted) - measured
+    whole = TRIALS["all_forms"]["pooled"]["shipped"]["recall_heldout"]
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"right for {100 * whole['value']:.1f} % of {whole['n']:,} questions" in readme
