@@ -11,12 +11,13 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import phrasings
+from helpers import engines, phrasings
 from helpers.errors import UserError
 from helpers.evaluation import is_abstention
 from helpers.models import ROOT
@@ -355,6 +356,43 @@ def test_training_lowers_the_loss_and_survives_kill_9(tmp_path):
     network = load_model(str(tmp_path / "cut" / "model"))
     assert network.config.tie_word_embeddings and str(network.dtype) == "torch.bfloat16"
     assert len(load_tokenizer(str(tmp_path / "cut" / "model"))) == 600
+
+
+def test_processors_without_bf16_train_in_fp32(tmp_path, monkeypatch):
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+                seen.add(made.dtype)
+            return made
+
+    monkeypatch.setattr(train, "POOL", 24)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        monkeypatch.setattr(engines, "machine_precision", lambda precision=precision: ("cpu", precision))
+        seen.clear()
+        with Watch():
+            log = pretrain(tmp_path / precision, dataclasses.replace(TINY, tokens=1_000))
+        assert seen == {dtype} and log["precision"] == precision
+
+
+def test_muon_takes_the_same_step_in_fp32():
+    import torch
+
+    torch.manual_seed(0)
+    start, grad, after = torch.randn(40, 24), torch.randn(40, 24), []
+    for context in (train.keep_fp32(), nullcontext()):
+        matrix = torch.nn.Parameter(start.clone())
+        matrix.grad = grad.clone()
+        with context:
+            torch.optim.Muon([matrix], lr=0.1, weight_decay=0.0).step()
+        assert torch.equal(matrix.grad, grad)
+        after.append(matrix.detach() - start)
+    assert 0 < (after[0] - after[1]).norm() < 0.02 * after[0].norm()
 
 
 def test_batches_hold_every_chat_once_with_answers_only(tokenizer, monkeypatch):
