@@ -165,14 +165,17 @@ def test_no_held_out_form_in_35000_chats(monkeypatch):
     assert len(used & seen) > 0.9 * len(seen)  # so the check above has looked at real chats
 
 
-def test_a_short_run_was_the_start_of_a_long_one():
+def test_a_short_run_was_the_start_of_a_long_one_on_either_kind_of_processor():
     folder = ROOT / "data" / "results" / "pretraining"
-    short = {e["tokens"]: e["loss"] for e in json.loads((folder / "start" / "2M.json").read_text())["history"]}
+    short, fp32 = (
+        {e["tokens"]: e["loss"] for e in json.loads((folder / "start" / f"{name}.json").read_text())["history"]}
+        for name in ("2M", "2M-fp32")
+    )
     long = [float(loss) for loss in re.findall(r"loss ([\d.]+)", (folder / "start" / "22M.txt").read_text())]
-    table = re.findall(r"\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \|", (folder / "README.md").read_text())
-    rows = [(int(tokens.replace(",", "")), float(one), float(two)) for tokens, one, two in table]
-    assert rows == [(n, loss, other) for (n, loss), other in zip(short.items(), long, strict=True)][:3]
-    assert all(abs(one / two - 1) < 0.001 for _, one, two in rows)
+    table = re.findall(r"\| ([\d,]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (folder / "README.md").read_text())
+    rows = [(int(tokens.replace(",", "")), *map(float, losses)) for tokens, *losses in table]
+    assert rows == [(n, loss, other, fp32[n]) for (n, loss), other in zip(short.items(), long, strict=True)][:3]
+    assert all(abs(loss / losses[0] - 1) < 0.001 for _, *losses in rows for loss in losses)
     # From 60 % of its tokens on the short run's rate falls, and its loss falls faster than the long one's.
     assert list(short.values())[3] < long[3]
 

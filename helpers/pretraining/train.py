@@ -20,6 +20,7 @@ from pathlib import Path
 from helpers import engines
 from helpers.errors import UserError
 from helpers.files import atomic_dir, write_json
+from helpers.models import no_bars
 from helpers.pretraining.corpus import Corpus
 from helpers.pretraining.tokenizer import encode_chat, train_tokenizer
 
@@ -288,7 +289,7 @@ def pretrain(out: Path, settings: PretrainSettings, log: Callable[[str], None] =
             torch.save(saved, checkpoint.with_suffix(".tmp"))
             os.replace(checkpoint.with_suffix(".tmp"), checkpoint)
     state["seconds"] = round(time.time() - began, 1)
-    with atomic_dir(out / "model") as folder:
+    with no_bars(), atomic_dir(out / "model") as folder:
         model.to(torch.bfloat16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     write_json(
